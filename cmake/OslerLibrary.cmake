@@ -1,0 +1,40 @@
+# osler_library(<folder> DEPS <targets> [PROTOS <dir>]): every .cc below <folder> as static osler::<folder>.
+function(osler_library folder)
+  cmake_parse_arguments(arg "" "PROTOS" "DEPS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cc)
+  add_library(osler_${folder} STATIC ${sources})
+  add_library(osler::${folder} ALIAS osler_${folder})
+  target_include_directories(osler_${folder} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_link_libraries(osler_${folder} PUBLIC ${arg_DEPS} PRIVATE osler_warnings)
+  if(arg_PROTOS)
+    osler_protos(osler_${folder} ${arg_PROTOS})
+  endif()
+endfunction()
+
+# Generated code goes to <build>/generated, is compiled without our warnings, and its headers are -isystem.
+function(osler_protos target dir)
+  file(GLOB protos CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${dir}/*.proto)
+  set(out ${CMAKE_BINARY_DIR}/generated)
+  file(MAKE_DIRECTORY ${out})
+  foreach(proto ${protos})
+    file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${proto})
+    string(REGEX REPLACE "\\.proto$" ".pb" stem ${relative})
+    add_custom_command(OUTPUT ${out}/${stem}.cc ${out}/${stem}.h
+      COMMAND protobuf::protoc --proto_path=${CMAKE_SOURCE_DIR} --cpp_out=${out} ${proto}
+      DEPENDS ${protos})
+    list(APPEND generated ${out}/${stem}.cc)
+  endforeach()
+  add_library(${target}_protos STATIC ${generated})
+  target_include_directories(${target}_protos SYSTEM PUBLIC ${out})
+  target_link_libraries(${target}_protos PUBLIC protobuf::libprotobuf)
+  target_link_libraries(${target} PUBLIC ${target}_protos)
+endfunction()
+
+# One source file of a torch-free library that may include torch headers (base/torch_status.cc).
+function(osler_torch_file file)
+  get_target_property(dirs osler_torch INTERFACE_SYSTEM_INCLUDE_DIRECTORIES)
+  foreach(dir ${dirs})
+    string(APPEND flags " -isystem ${dir}")
+  endforeach()
+  set_source_files_properties(${file} PROPERTIES COMPILE_FLAGS "-I${CMAKE_BINARY_DIR}/first ${flags}")
+endfunction()
