@@ -1,0 +1,47 @@
+// From a clean record to token ids and labels: what training learns from.
+//
+// Token records pass as they are. Chat records go through the model directory's template and tokenizer; BOS comes
+// from the template alone; labels are the ids where the template says "target", -100 elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/fs.h"
+#include "data/record.h"
+#include "data/tokenizer/chat_template.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace osler {
+
+inline constexpr int32_t kIgnore = -100;
+
+struct EncodedRecord {
+  std::vector<int32_t> ids, labels;  // equal lengths; labels unshifted
+};
+
+// Immutable and thread-safe.
+class RecordEncoder {
+ public:
+  // `model_directory` may be empty: then only token records can be encoded, and others are a config error that says
+  // to name a model. Ids outside [0, vocab_size) are data errors when vocab_size > 0.
+  static absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(Fs& fs, const std::string& model_directory,
+                                                               int64_t vocab_size = 0);
+  ~RecordEncoder();
+  absl::StatusOr<EncodedRecord> Encode(const CleanRecord& record) const;
+  absl::StatusOr<EncodedRecord> EncodeMessages(const std::vector<Message>& messages,
+                                               bool add_generation_prompt) const;
+  const Tokenizer* tokenizer() const;  // null without a model directory
+  // Names the sidecar of lengths: digest of tokenizer and template ("tokens" without a model directory).
+  const std::string& digest() const;
+
+ private:
+  struct State;
+  explicit RecordEncoder(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace osler

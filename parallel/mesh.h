@@ -1,0 +1,37 @@
+// The mesh: ranks arranged along named axes, outermost first (pipeline, data, shard, context, tensor).
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "parallel/communicator.h"
+
+namespace osler {
+
+enum class Axis { kPipeline, kData, kShard, kContext, kTensor };
+inline constexpr int kAxes = 5;
+
+struct MeshShape {
+  std::array<int, kAxes> sizes{1, 1, 1, 1, 1};  // by Axis
+  int size(Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
+};
+
+// An axis of size 1 is the identity. Owns the axis groups; `world` must outlive it. Not thread-safe.
+class Mesh {
+ public:
+  // Config error when the product of the sizes is not the world's size: says both and how to launch or what to set.
+  static absl::StatusOr<Mesh> Create(const MeshShape& shape, Communicator& world);
+  Mesh(Mesh&&) = default;
+  Communicator& comm(Axis axis) const { return *axes_[static_cast<size_t>(axis)]; }
+  Communicator& world() const { return *world_; }
+  const MeshShape& shape() const { return shape_; }
+
+ private:
+  Mesh() = default;
+  MeshShape shape_;
+  Communicator* world_ = nullptr;
+  std::array<std::unique_ptr<Communicator>, kAxes> axes_;
+};
+
+}  // namespace osler
