@@ -76,7 +76,9 @@ class ShardReader {
   absl::StatusOr<CleanRecord> Read(int64_t record) const;  // 0 ≤ record < size(), source order
   bool is_tokens(int64_t record) const;        // without reading the payload
   const Certificate& certificate() const;
-  const std::string& digest() const;           // identity of the data: the manifest's digest, 64 hex digits
+  // Identity of the data: SHA-256 over the records in source order, 64 hex digits. Two builds of the same records
+  // have the same digest however they are cut into shard files, so that plans and lengths stay valid.
+  const std::string& digest() const;
   const std::string& directory() const;
   int64_t shard_files() const;
   int64_t bytes() const;
