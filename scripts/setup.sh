@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing and builds Osler: scripts/setup.sh [PRESET]   (default preset: release)
+# Installs what is missing and builds Osler: scripts/setup.sh [PRESET [TARGET…]]   (default: release, everything)
 #   1. Debian packages (as root, or through sudo)
 #   2. the Python environment, shared by all clones: ${XDG_CACHE_HOME:-~/.cache}/osler/venv-<digest>, .venv links to it
 #   3. configure and build build/<preset>
@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
+[ $# -eq 0 ] || shift
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/osler
 mkdir -p "$cache"
 
@@ -23,9 +24,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${#missing[@]} Debian packages: ${missing[*]}"
   sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
   command -v ${sudo:-true} >/dev/null || { echo "setup: run as root, or install sudo" >&2; exit 1; }
-  $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
-    >"$cache/apt.log" 2>&1 || { tail -20 "$cache/apt.log" >&2; exit 1; }
+  $sudo apt-get -o Acquire::Retries=3 update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends \
+    "${missing[@]}" </dev/null >"$cache/apt.log" 2>&1 || { tail -20 "$cache/apt.log" >&2; exit 1; }
 fi
 
 digest=$(cat requirements.txt requirements-test.txt | sha256sum | cut -c1-12)
@@ -36,7 +37,10 @@ venv=$cache/venv-$digest
     echo "setup: creating the Python environment $venv (a few minutes, 4.7 GB)"
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install -q --no-compile -r requirements-test.txt
+    "$venv/bin/python" -m pip install -q --no-compile --disable-pip-version-check -r requirements-test.txt
+    # One import writes the bytecode of what is really used; compiling everything would take minutes.
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c "import pytest, safetensors.torch, tokenizers, transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Trainer"
     touch "$venv/.complete"
   fi
 ) 9>"$cache/venv.lock"
@@ -44,8 +48,10 @@ venv=$cache/venv-$digest
 
 export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G}
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
-if ! cmake --preset "$preset" >"$cache/configure.log" 2>&1; then
-  cat "$cache/configure.log" >&2; exit 1
+log=build/$preset/configure.log
+mkdir -p "build/$preset"
+if ! cmake --preset "$preset" >"$log" 2>&1; then
+  cat "$log" >&2; exit 1
 fi
-grep -E '^-- Osler' "$cache/configure.log" | sed 's/^-- //'
-cmake --build --preset "$preset" --parallel "$(nproc)"
+sed -n 's/^-- \(Osler.*\)/\1/p' "$log"
+cmake --build --preset "$preset" --parallel "$(nproc)" ${1+--target "$@"}
