@@ -1,0 +1,31 @@
+// The rules a configuration obeys beyond its types; each needs only the configuration itself. Thread-safe.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "configs/schema/build.pb.h"
+#include "configs/schema/train.pb.h"
+#include "configs/yaml_to_proto.h"
+
+namespace osler {
+
+// PRE: defaults are filled in. The first broken rule as "place: key: why; what to do" (config class).
+absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& places);
+absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& places);
+
+// Keeps the first broken rule of a validation.
+class Rules {
+ public:
+  explicit Rules(const SettingPlaces& places) : places_(places) {}
+
+  // `message` says why and what to do; `key` is the path of the setting at fault ("data.train.0.weight").
+  void Require(bool holds, const std::string& key, const std::string& message);
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const SettingPlaces& places_;
+  absl::Status status_;
+};
+
+}  // namespace osler
