@@ -1,4 +1,5 @@
-// The mesh: ranks arranged along named axes, outermost first (pipeline, data, shard, context, tensor).
+// The mesh: ranks arranged along named axes, outermost first (pipeline, data, shard, context,
+// tensor).
 #pragma once
 
 #include <array>
@@ -17,10 +18,12 @@ struct MeshShape {
   int size(Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
 };
 
-// An axis of size 1 is the identity. Owns the axis groups; `world` must outlive it. Not thread-safe.
+// An axis of size 1 is the identity. Owns the axis groups; `world` must outlive it. Not
+// thread-safe.
 class Mesh {
  public:
-  // Config error when the product of the sizes is not the world's size: says both and how to launch or what to set.
+  // Config error when the product of the sizes is not the world's size: says both and how to launch
+  // or what to set.
   static absl::StatusOr<Mesh> Create(const MeshShape& shape, Communicator& world);
   Mesh(Mesh&&) = default;
   Communicator& comm(Axis axis) const { return *axes_[static_cast<size_t>(axis)]; }

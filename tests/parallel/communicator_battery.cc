@@ -1,0 +1,267 @@
+#include "tests/parallel/communicator_battery.h"
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "base/errors.h"
+#include "parallel/mesh.h"
+#include "tests/testing/matchers.h"
+
+namespace osler::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr at::ScalarType kDtypes[] = {at::kFloat, at::kDouble, at::kBFloat16, at::kLong};
+
+// The largest one, several pieces of the MPI back-end, for one dtype only: inputs are slow to make.
+std::vector<int64_t> SizesFor(at::ScalarType dtype) {
+  return {0, 1, 7, 4097, dtype == at::kFloat ? 1'100'003 : 100'003};
+}
+
+// Rank r's input: values over six decades whose sum depends on the order of addition.
+at::Tensor Input(int rank, int64_t n, at::ScalarType dtype) {
+  const at::Tensor i = at::arange(n, at::kDouble);
+  if (dtype == at::kLong)
+    return (i * 7919 + rank * 104729).remainder(1'000'003).sub(500'000).to(at::kLong);
+  const at::Tensor magnitude = at::pow(10.0, (i + rank).remainder(7) - 3);
+  return (at::sin(i * 12.9898 + (rank + 1) * 78.233) * magnitude).to(dtype);
+}
+
+std::vector<at::Tensor> Inputs(int ranks, int64_t n, at::ScalarType dtype) {
+  std::vector<at::Tensor> inputs;
+  for (int r = 0; r < ranks; ++r) inputs.push_back(Input(r, n, dtype));
+  return inputs;
+}
+
+// LibTorch's own arithmetic in rank order, bf16 through fp32.
+at::Tensor Expected(const std::vector<at::Tensor>& inputs, ReduceOp op) {
+  const at::ScalarType dtype = inputs[0].scalar_type();
+  const at::ScalarType wide = dtype == at::kBFloat16 ? at::kFloat : dtype;
+  at::Tensor total = inputs[0].to(wide);
+  for (size_t r = 1; r < inputs.size(); ++r) {
+    const at::Tensor next = inputs[r].to(wide);
+    total = op == ReduceOp::kSum ? total + next : at::maximum(total, next);
+  }
+  return total.to(dtype);
+}
+
+void AllReduceEqualsRankOrder(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : SizesFor(dtype)) {
+      const std::vector<at::Tensor> inputs = Inputs(comm.size(), n, dtype);
+      for (const ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax}) {
+        SCOPED_TRACE(std::string(c10::toString(dtype)) + " of " + std::to_string(n));
+        at::Tensor x = inputs[static_cast<size_t>(comm.rank())].clone();
+        comm.AllReduce(x, op);
+        EXPECT_TRUE(x.equal(Expected(inputs, op)));
+      }
+    }
+  }
+}
+
+void Fp64SumOfIntegersIsExact(Communicator& comm) {
+  const int64_t n = 1'300'001;  // more than one piece of the MPI back-end
+  const int64_t ranks = comm.size();
+  const at::Tensor i = at::arange(n, at::kDouble);
+  at::Tensor x = i * (comm.rank() + 1) + comm.rank();
+  comm.AllReduce(x, ReduceOp::kSum);
+  const auto* values = x.const_data_ptr<double>();
+  int64_t wrong = 0;
+  for (int64_t k = 0; k < n; ++k) {
+    const int64_t expected = k * (ranks * (ranks + 1) / 2) + ranks * (ranks - 1) / 2;
+    wrong += values[k] != static_cast<double>(expected);
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+void Bf16IsReducedInFp32(Communicator& comm) {
+  // bf16 has 8 significant bits: 256 + 1 rounds back to 256 at every step, while fp32 keeps the
+  // ones.
+  at::Tensor x = at::full({100}, comm.rank() == 0 ? 256.0 : 1.0, at::kBFloat16);
+  comm.AllReduce(x, ReduceOp::kSum);
+  const at::Tensor expected = at::full({100}, 255.0 + comm.size(), at::kFloat).to(at::kBFloat16);
+  EXPECT_TRUE(x.equal(expected)) << x[0].item<float>();
+}
+
+void Int64KeepsEveryBit(Communicator& comm) {
+  const int64_t big = (int64_t{1} << 60) + 1;
+  at::Tensor x = at::full({3}, comm.rank() == 0 ? big : int64_t{1}, at::kLong);
+  comm.AllReduce(x, ReduceOp::kSum);
+  EXPECT_EQ(x[2].item<int64_t>(), big + comm.size() - 1);
+}
+
+void MaxKeepsNan(Communicator& comm) {
+  for (int bad = 0; bad < comm.size(); ++bad) {
+    at::Tensor x = at::full({5}, 1.0 + comm.rank(), at::kFloat);
+    if (comm.rank() == bad) x[3] = std::numeric_limits<float>::quiet_NaN();
+    comm.AllReduce(x, ReduceOp::kMax);
+    EXPECT_TRUE(std::isnan(x[3].item<float>()));
+    EXPECT_EQ(x[2].item<float>(), static_cast<float>(comm.size()));
+  }
+}
+
+void RunsRepeatBitForBit(Communicator& comm) {
+  const at::Tensor input = Input(comm.rank(), 500'009, at::kFloat);
+  at::Tensor first = input.clone();
+  comm.AllReduce(first, ReduceOp::kSum);
+  at::Tensor of_rank_0 = first.clone();
+  comm.Broadcast(of_rank_0, 0);
+  EXPECT_TRUE(first.equal(of_rank_0));
+  for (int run = 0; run < 3; ++run) {
+    at::Tensor again = input.clone();
+    comm.AllReduce(again, ReduceOp::kSum);
+    EXPECT_TRUE(again.equal(first));
+  }
+}
+
+void ManySmallCollectivesInARow(Communicator& comm) {
+  for (int64_t k = 0; k < 200; ++k) {
+    at::Tensor x = at::full({k % 9 + 1}, k + comm.rank(), at::kLong);
+    comm.AllReduce(x, ReduceOp::kSum);
+    const int64_t n = comm.size();
+    ASSERT_EQ(x[0].item<int64_t>(), n * k + n * (n - 1) / 2);
+    if (k % 10 == 0) comm.Barrier();
+  }
+}
+
+void AViewIsReducedAndNothingBesideIt(Communicator& comm) {
+  at::Tensor whole = at::ones({30}, at::kDouble);
+  at::Tensor view = whole.narrow(0, 10, 10);
+  comm.AllReduce(view, ReduceOp::kSum);
+  EXPECT_EQ(whole.sum().item<double>(), 20.0 + 10.0 * comm.size());
+}
+
+void BroadcastFromEveryRoot(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : SizesFor(dtype)) {
+      const int root = static_cast<int>(n % comm.size());
+      at::Tensor x = Input(comm.rank(), n, dtype);
+      comm.Broadcast(x, root);
+      EXPECT_TRUE(x.equal(Input(root, n, dtype)));
+    }
+  }
+  for (int root = 0; root < comm.size(); ++root) {
+    at::Tensor x = at::full({3}, comm.rank(), at::kLong);
+    comm.Broadcast(x, root);
+    EXPECT_EQ(x[1].item<int64_t>(), root);
+  }
+}
+
+void BadTensorsAreRefused(Communicator& comm) {
+  at::Tensor strided = at::ones({4, 4}, at::kFloat).t();
+  strided = strided.narrow(0, 0, 2);
+  EXPECT_THROW(comm.AllReduce(strided, ReduceOp::kSum), c10::Error);
+  at::Tensor half = at::ones({4}, at::kHalf);
+  EXPECT_THROW(comm.Broadcast(half, 0), c10::Error);
+  at::Tensor fine = at::ones({4}, at::kFloat);
+  EXPECT_THROW(comm.Broadcast(fine, comm.size()), c10::Error);
+  comm.AllReduce(fine, ReduceOp::kSum);  // the group still works
+  EXPECT_EQ(fine[0].item<float>(), static_cast<float>(comm.size()));
+}
+
+void SplitMakesOrderedGroups(Communicator& comm) {
+  const int color = comm.rank() % 2;
+  const std::unique_ptr<Communicator> half = comm.Split(color, -comm.rank());  // reversed order
+  const int members = (comm.size() + 1 - color) / 2;
+  EXPECT_EQ(half->size(), members);
+  EXPECT_EQ(half->rank(), members - 1 - comm.rank() / 2);
+  at::Tensor x = at::full({2}, comm.rank(), at::kLong);
+  half->AllReduce(x, ReduceOp::kSum);
+  int64_t expected = 0;
+  for (int r = color; r < comm.size(); r += 2) expected += r;
+  EXPECT_EQ(x[0].item<int64_t>(), expected);
+
+  const std::unique_ptr<Communicator> own = comm.Split(comm.rank(), 0);
+  EXPECT_EQ(own->size(), 1);
+  own->Barrier();
+  const std::unique_ptr<Communicator> same = comm.Split(0, 0);
+  EXPECT_EQ(same->rank(), comm.rank());
+  same->Barrier();
+}
+
+void MeshAxesSumOverTheirRanks(Communicator& comm) {
+  MeshShape shape;
+  const int tensor = comm.size() % 2 == 0 ? 2 : 1;
+  shape.sizes[static_cast<size_t>(Axis::kTensor)] = tensor;
+  shape.sizes[static_cast<size_t>(Axis::kData)] = comm.size() / tensor;
+  ASSERT_OK_AND_ASSIGN(const Mesh mesh, Mesh::Create(shape, comm));
+  at::Tensor across = at::full({1}, comm.rank(), at::kLong);
+  mesh.comm(Axis::kTensor).AllReduce(across, ReduceOp::kSum);  // neighbours: the innermost axis
+  const int64_t base = comm.rank() / tensor * tensor;
+  EXPECT_EQ(across.item<int64_t>(), tensor == 2 ? 2 * base + 1 : base);
+  at::Tensor along = at::full({1}, comm.rank(), at::kLong);
+  mesh.comm(Axis::kData).AllReduce(along, ReduceOp::kSum);
+  int64_t expected = 0;
+  for (int r = comm.rank() % tensor; r < comm.size(); r += tensor) expected += r;
+  EXPECT_EQ(along.item<int64_t>(), expected);
+  EXPECT_EQ(mesh.comm(Axis::kData).rank(), comm.rank() / tensor);
+  EXPECT_EQ(mesh.comm(Axis::kPipeline).size(), 1);
+}
+
+void StatusIsAgreedOn(Communicator& comm) {
+  const ExitCode classes[] = {ExitCode::kConfig, ExitCode::kData,       ExitCode::kDevice,
+                              ExitCode::kBug,    ExitCode::kCheckpoint, ExitCode::kStopped};
+  EXPECT_THAT(AgreeOnStatus(comm, absl::OkStatus()), IsOk());
+  for (const ExitCode code : classes) {
+    for (int failing = 0; failing < comm.size(); ++failing) {
+      const bool fails = comm.rank() == failing;
+      const absl::Status agreed = AgreeOnStatus(
+          comm, fails ? MakeError(code, "notes.jsonl:7: bad line") : absl::OkStatus());
+      const std::string prefix = comm.size() > 1 ? "rank " + std::to_string(failing) + ": " : "";
+      EXPECT_THAT(agreed, Fails(code, prefix + "notes.jsonl:7: bad line"));
+    }
+  }
+  EXPECT_THAT(AgreeOnStatus(comm, absl::OkStatus()), IsOk());
+}
+
+void LowestFailingRankIsHeard(Communicator& comm) {
+  if (comm.size() < 3) return;
+  absl::Status local;
+  if (comm.rank() == 1) local = DataError("first");
+  if (comm.rank() == 2) local = ConfigError("second");
+  EXPECT_THAT(AgreeOnStatus(comm, local),
+              Fails(ExitCode::kData, AllOf(HasSubstr("rank 1: first"), Not(HasSubstr("second")))));
+}
+
+void LongAndEmptyMessagesTravel(Communicator& comm) {
+  const int last = comm.size() - 1;
+  const std::string text(100'001, 'x');
+  const std::string prefix = comm.size() > 1 ? "rank " + std::to_string(last) + ": " : "";
+  for (const std::string& message : {text, std::string()}) {
+    const absl::Status local = comm.rank() == last ? DataError(message) : absl::OkStatus();
+    EXPECT_THAT(AgreeOnStatus(comm, local), Fails(ExitCode::kData, prefix + message));
+  }
+}
+
+}  // namespace
+
+const std::vector<BatteryCase>& CommunicatorBattery() {
+  static const std::vector<BatteryCase> cases = {
+      {"AllReduceEqualsRankOrder", AllReduceEqualsRankOrder},
+      {"Fp64SumOfIntegersIsExact", Fp64SumOfIntegersIsExact},
+      {"Bf16IsReducedInFp32", Bf16IsReducedInFp32},
+      {"Int64KeepsEveryBit", Int64KeepsEveryBit},
+      {"MaxKeepsNan", MaxKeepsNan},
+      {"RunsRepeatBitForBit", RunsRepeatBitForBit},
+      {"ManySmallCollectivesInARow", ManySmallCollectivesInARow},
+      {"AViewIsReducedAndNothingBesideIt", AViewIsReducedAndNothingBesideIt},
+      {"BroadcastFromEveryRoot", BroadcastFromEveryRoot},
+      {"BadTensorsAreRefused", BadTensorsAreRefused},
+      {"SplitMakesOrderedGroups", SplitMakesOrderedGroups},
+      {"MeshAxesSumOverTheirRanks", MeshAxesSumOverTheirRanks},
+      {"StatusIsAgreedOn", StatusIsAgreedOn},
+      {"LowestFailingRankIsHeard", LowestFailingRankIsHeard},
+      {"LongAndEmptyMessagesTravel", LongAndEmptyMessagesTravel},
+  };
+  return cases;
+}
+
+}  // namespace osler::testing

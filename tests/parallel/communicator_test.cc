@@ -1,0 +1,148 @@
+// The communicator battery over thread ranks, and what thread ranks promise besides: nobody waits
+// for a rank that left.
+#include "parallel/communicator.h"
+
+#include <ATen/Functions.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+
+#include "base/errors.h"
+#include "base/torch_status.h"
+#include "parallel/local/local_communicator.h"
+#include "tests/parallel/communicator_battery.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/run_ranks.h"
+
+namespace osler {
+namespace {
+
+using ::testing::AllOf;
+using testing::BatteryCase;
+using testing::Fails;
+using ::testing::HasSubstr;
+using testing::IsOk;
+using testing::RunRanks;
+
+class LocalBattery : public ::testing::TestWithParam<std::tuple<BatteryCase, int>> {};
+
+TEST_P(LocalBattery, Holds) {
+  const auto& [battery_case, ranks] = GetParam();
+  const auto results = RunRanks(ranks, [&run = battery_case.run](Communicator& comm) {
+    EXPECT_EQ(comm.backend(), "local");
+    run(comm);
+    return absl::OkStatus();
+  });
+  for (const absl::Status& result : results) EXPECT_THAT(result, IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, LocalBattery,
+                         ::testing::Combine(::testing::ValuesIn(testing::CommunicatorBattery()),
+                                            ::testing::Values(1, 2, 3, 4)),
+                         [](const auto& param) {
+                           return std::get<0>(param.param).name + "On" +
+                                  std::to_string(std::get<1>(param.param));
+                         });
+
+TEST(SingleCommunicator, HoldsTheBattery) {
+  for (const BatteryCase& battery_case : testing::CommunicatorBattery()) {
+    SCOPED_TRACE(battery_case.name);
+    battery_case.run(*MakeSingleCommunicator());
+  }
+}
+
+TEST(LocalCommunicator, NobodyPassesABarrierEarly) {
+  std::atomic<int> arrived{0};
+  const auto results = RunRanks(4, [&](Communicator& comm) {
+    for (int round = 1; round <= 200; ++round) {
+      ++arrived;
+      comm.Barrier();
+      if (arrived < 4 * round) return MakeError(ExitCode::kBug, "passed early");
+      comm.Barrier();
+    }
+    return absl::OkStatus();
+  });
+  for (const absl::Status& result : results) EXPECT_THAT(result, IsOk());
+}
+
+// Rank 2 ends by `leave` while the others go on; they must hear of it.
+void ExpectOthersHear(absl::FunctionRef<absl::Status()> leave,
+                      absl::FunctionRef<void(Communicator&)> wait) {
+  const auto results = RunRanks(4, [&](Communicator& comm) {
+    at::Tensor x = at::ones({10}, at::kFloat);
+    comm.AllReduce(x, ReduceOp::kSum);
+    if (comm.rank() == 2) return leave();
+    wait(comm);
+    return absl::OkStatus();
+  });
+  for (const int r : {0, 1, 3}) {
+    EXPECT_THAT(results[static_cast<size_t>(r)],
+                Fails(ExitCode::kDevice,
+                      AllOf(HasSubstr("rank 2 of 4 left"), HasSubstr("rank 2's own error"))));
+  }
+}
+
+TEST(LocalCommunicator, ARankThatReturnsIsNotWaitedFor) {
+  ExpectOthersHear([] { return absl::OkStatus(); }, [](Communicator& comm) { comm.Barrier(); });
+}
+
+TEST(LocalCommunicator, ARankThatThrowsIsNotWaitedFor) {
+  ExpectOthersHear([]() -> absl::Status { throw std::runtime_error("broken"); },
+                   [](Communicator& comm) {
+                     at::Tensor x = at::ones({100'000}, at::kDouble);
+                     comm.AllReduce(x, ReduceOp::kSum);
+                   });
+}
+
+TEST(LocalCommunicator, ARankThatFailsIsNotWaitedForInItsSubgroup) {
+  const auto results = RunRanks(4, [](Communicator& comm) {
+    const auto half = comm.Split(comm.rank() / 2, comm.rank());
+    if (comm.rank() == 2) return DataError("bad shard");
+    half->Barrier();
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(results[0], IsOk());
+  EXPECT_THAT(results[1], IsOk());
+  EXPECT_THAT(results[2], Fails(ExitCode::kData, "bad shard"));
+  EXPECT_THAT(results[3],
+              Fails(ExitCode::kDevice, HasSubstr("rank 0 of 2 left before the barrier")));
+}
+
+TEST(LocalCommunicator, AbandonIsHeardWhileTheRankLives) {
+  std::atomic<bool> heard{false};
+  const auto results = RunRanks(2, [&](Communicator& comm) {
+    if (comm.rank() == 1) {
+      comm.Abandon();
+      while (!heard) std::this_thread::yield();
+      return absl::OkStatus();
+    }
+    const absl::Status told = CatchTorch([&] {
+      comm.Barrier();
+      return absl::OkStatus();
+    });
+    heard = true;
+    return told;
+  });
+  EXPECT_THAT(results[0], Fails(ExitCode::kDevice, HasSubstr("rank 1 of 2 left")));
+  EXPECT_THAT(results[1], IsOk());
+}
+
+TEST(LocalCommunicator, DifferentCollectivesAreToldApart) {
+  const auto results = RunRanks(3, [](Communicator& comm) {
+    at::Tensor x = at::ones({comm.rank() == 1 ? 5 : 4}, at::kFloat);
+    comm.AllReduce(x, ReduceOp::kSum);
+    return absl::OkStatus();
+  });
+  for (const absl::Status& result : results) {
+    EXPECT_THAT(result,
+                Fails(ExitCode::kDevice, AllOf(HasSubstr("rank 0 all-reduce of 4 Float (sum)"),
+                                               HasSubstr("rank 1 all-reduce of 5 Float (sum)"))));
+  }
+}
+
+}  // namespace
+}  // namespace osler
