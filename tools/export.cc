@@ -1,11 +1,41 @@
-#include "base/errors.h"
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "base/status_macros.h"
 #include "tools/commands.h"
+#include "trainer/export_run.h"
 
 namespace osler {
+namespace {
 
-void AddExportCommand(CLI::App& app, Fs&, Action& action) {
-  CLI::App* command = app.add_subcommand("export", "to be written");
-  command->callback([&action] { action = [] { return ConfigError("export: to be written"); }; });
+struct ExportFlags {
+  std::string run, output;
+  std::optional<int64_t> step;
+};
+
+absl::Status Export(Fs& fs, const ExportFlags& flags) {
+  OSLER_ASSIGN_OR_RETURN(const RunExport done, ExportRun(fs, flags.run, flags.output, flags.step));
+  LogInfo("exported step {} to {}: {} tensors ({} trained, {} copied from {}), {:.1f} MiB", done.step,
+          flags.output, done.report.tensors, done.report.trained, done.report.copied, done.base,
+          static_cast<double>(done.report.bytes) / (1 << 20));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddExportCommand(CLI::App& app, Fs& fs, Action& action) {
+  auto flags = std::make_shared<ExportFlags>();
+  CLI::App* command =
+      app.add_subcommand("export", "Write a run's weights as a Hugging Face model directory");
+  command->footer(
+      "Names, dtypes and side files are those of the base model; transformers loads the result.\n"
+      "Example: osler export --run runs/visits --output models/visits");
+  command->add_option("--run", flags->run, "run directory (train.output)")->required();
+  command->add_option("--output", flags->output, "directory to write")->required();
+  command->add_option("--step", flags->step, "checkpoint to export (default: the newest good one)");
+  command->callback([&fs, &action, flags] { action = [&fs, flags] { return Export(fs, *flags); }; });
 }
 
 }  // namespace osler

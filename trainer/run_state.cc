@@ -1,0 +1,126 @@
+#include "trainer/run_state.h"
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/errors.h"
+#include "base/status_macros.h"
+#include "checkpoint/weights.h"
+
+namespace osler {
+namespace {
+
+using nlohmann::json;
+
+std::string SettingsOf(const config::Train& c) {
+  const config::TrainLoop& t = c.train();
+  const config::Data& d = c.data();
+  return json{{"train.seed", t.seed()},
+              {"train.global_batch", t.global_batch()},
+              {"train.precision", config::Precision_Name(t.precision())},
+              {"data.sequence_length", d.sequence_length()},
+              {"data.packing", d.packing()},
+              {"data.shuffle", d.shuffle()},
+              {"data.long_records", config::LongRecords_Name(d.long_records())}}
+      .dump();
+}
+
+absl::StatusOr<std::string> ModelDigest(Fs& fs, const std::string& directory) {
+  OSLER_ASSIGN_OR_RETURN(const std::string config, fs.ReadFile(JoinPath(directory, "config.json")));
+  OSLER_ASSIGN_OR_RETURN(const auto weights, WeightDirectory::Open(fs, directory));
+  Sha256 digest;
+  digest.Update(config);
+  for (const std::string& name : weights->names()) {
+    const TensorInfo& info = weights->info(name);
+    digest.Update(absl::StrCat(name, " ", info.dtype, " ", info.begin, " ", info.end, "\n"));
+  }
+  return digest.Hex();
+}
+
+// Names the first thing in which two identities differ, or "".
+std::string Difference(const json& stored, const RunIdentity& identity) {
+  if (stored.value("model", "") != identity.model) return "model.path holds another model";
+  if (stored.value("data", "") != identity.data) return "data.train holds other data or weights";
+  const json now = json::parse(identity.settings);
+  const json then = json::parse(stored.value("settings", "{}"), nullptr, false);
+  for (const auto& [key, value] : now.items()) {
+    const json before = then.is_object() && then.contains(key) ? then[key] : json();
+    if (before != value) return absl::StrCat(key, " was ", before.dump(), " and is now ", value.dump());
+  }
+  return "";
+}
+
+json ToJson(const RunIdentity& identity) {
+  return {{"model", identity.model}, {"data", identity.data}, {"settings", identity.settings}};
+}
+
+absl::Status CheckIdentity(const json& stored, const RunIdentity& identity, const std::string& where) {
+  const std::string difference = Difference(stored, identity);
+  if (difference.empty()) return absl::OkStatus();
+  return CheckpointError(absl::StrCat(where, " belongs to another run: ", difference,
+                                      "; choose another train.output, or undo the change to continue it"));
+}
+
+}  // namespace
+
+absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config,
+                                            const std::string& data_digest) {
+  OSLER_ASSIGN_OR_RETURN(std::string model, ModelDigest(fs, config.model().path()));
+  return RunIdentity{std::move(model), data_digest, SettingsOf(config)};
+}
+
+std::string ProgressToJson(const RunProgress& progress, const RunIdentity& identity) {
+  return json{{"format", 1},
+              {"step", progress.step},
+              {"cursor", progress.cursor.Serialize()},
+              {"run", ToJson(identity)}}
+             .dump(2) +
+         "\n";
+}
+
+absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunIdentity& identity,
+                                             const std::string& where) {
+  const json state = json::parse(text, nullptr, false);
+  if (!state.is_object() || !state.contains("step") || !state["step"].is_number_integer() ||
+      !state.contains("cursor") || !state["cursor"].is_string() || !state.contains("run")) {
+    return CheckpointError(absl::StrCat(where, ": not a state.json of this version"));
+  }
+  OSLER_RETURN_IF_ERROR(CheckIdentity(state["run"], identity, where));
+  RunProgress progress;
+  progress.step = state["step"].get<int64_t>();
+  auto cursor = Cursor::Parse(state["cursor"].get<std::string>());
+  if (!cursor.ok()) return Annotate(Reclassify(cursor.status(), ExitCode::kCheckpoint), where);
+  progress.cursor = *std::move(cursor);
+  return progress;
+}
+
+absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory, const RunIdentity& identity) {
+  const std::string path = JoinPath(run_directory, "run.json");
+  if (fs.Exists(path)) {
+    OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(path));
+    const json stored = json::parse(text, nullptr, false);
+    if (stored.is_object()) return CheckIdentity(stored, identity, run_directory);
+  }
+  if (absl::Status made = fs.MakeDirectories(run_directory); !made.ok()) {
+    return Annotate(Reclassify(made, ExitCode::kCheckpoint), "train.output");
+  }
+  return Reclassify(WriteFileDurably(fs, path, ToJson(identity).dump(2) + "\n"), ExitCode::kCheckpoint);
+}
+
+CheckpointState TensorState(ParameterStore& store, AdamW& optimizer) {
+  CheckpointState state;
+  for (ParameterSlot& slot : store.slots()) state.tensors.push_back({"weights", slot.name, slot.local});
+  for (AdamW::Moments& one : optimizer.moments()) {
+    const ParameterSlot& slot = store.slot(one.slot);
+    if (!slot.local.is_same(one.master)) {
+      state.tensors.push_back({"optimizer", slot.name + ".master", one.master});
+    }
+    state.tensors.push_back({"optimizer", slot.name + ".exp_avg", one.exp_avg});
+    state.tensors.push_back({"optimizer", slot.name + ".exp_avg_sq", one.exp_avg_sq});
+  }
+  return state;
+}
+
+}  // namespace osler

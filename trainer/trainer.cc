@@ -1,0 +1,211 @@
+#include "trainer/trainer.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/errors.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/status_macros.h"
+#include "base/torch_status.h"
+#include "trainer/gradient_reduce.h"
+#include "trainer/schedule.h"
+#include "trainer/stop_signal.h"
+#include "trainer/trainer_state.h"
+
+namespace osler {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double MillisecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
+
+// Sums over the ranks of `comm`.
+std::vector<int64_t> SumOverRanks(std::vector<int64_t> values, Communicator& comm) {
+  at::Tensor x = at::tensor(values, at::kLong);
+  comm.AllReduce(x, ReduceOp::kSum);
+  return {x.data_ptr<int64_t>(), x.data_ptr<int64_t>() + x.numel()};
+}
+
+double SumLoss(double value, Communicator& comm) {
+  at::Tensor x = at::full({1}, value, at::kDouble);
+  comm.AllReduce(x, ReduceOp::kSum);
+  return x.item<double>();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Pack>> Trainer::State::NextPacks(int64_t end) {
+  std::vector<Pack> packs;
+  for (int64_t g = next_pack; g < end; ++g) {
+    if (g % data_axis().size() != data_axis().rank()) continue;
+    OSLER_ASSIGN_OR_RETURN(Pack pack, stream->Next());
+    packs.push_back(std::move(pack));
+  }
+  return packs;
+}
+
+absl::StatusOr<LossSum> Trainer::State::Compute(const std::vector<Pack>& packs, int64_t global_targets) {
+  LossSum total;
+  const auto size = static_cast<size_t>(config.train().micro_batch());
+  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(global_targets, 1));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    store.ZeroGradients();
+    for (size_t i = 0; i < packs.size(); i += size) {
+      const std::span<const Pack> some(packs.data() + i, std::min(size, packs.size() - i));
+      const LossSum loss = walk->ForwardBackward(MakeMicroBatch(model, some), scale);
+      total.sum += loss.sum;
+      total.count += loss.count;
+    }
+    return absl::OkStatus();
+  }));
+  return total;
+}
+
+absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets, StepReport& report) {
+  Failpoint("reduce");
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    AllReduceGradients(store, data_axis());
+    report.loss = SumLoss(local.sum, data_axis()) /
+                  static_cast<double>(std::max<int64_t>(global_targets, 1));
+    report.grad_norm = GlobalGradientNorm(store);
+    return absl::OkStatus();
+  }));
+  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
+    return DataError(absl::StrFormat(
+        "step %d: loss %g, gradient norm %g over packs [%d, %d): not finite; no update was made. Lower "
+        "optimizer.lr or optimizer.clip_norm, or look at these packs with `osler data inspect --order`",
+        report.step, report.loss, report.grad_norm, report.first_pack, report.end_pack));
+  }
+  Failpoint("optimizer");
+  return AgreeOnStatus(mesh.world(), CatchTorch([&] {
+    optimizer->Step(report.step, report.lr,
+                    ClipFactor(report.grad_norm, config.optimizer().clip_norm()));
+    return absl::OkStatus();
+  }));
+}
+
+absl::StatusOr<StepReport> Trainer::Step() {
+  State& s = *state_;
+  const auto begin = Clock::now();
+  StepReport report;
+  report.step = s.step + 1;
+  report.lr = s.config.optimizer().lr() *
+              LearningRateFactor(s.config.schedule(), report.step, s.config.train().steps());
+  report.first_pack = s.next_pack;
+  report.end_pack = s.next_pack + s.config.train().global_batch();
+
+  Failpoint("load");
+  auto packs = s.NextPacks(report.end_pack);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), packs.status()));
+  report.data_wait_ms = MillisecondsSince(begin);
+  int64_t targets = 0, tokens = 0;
+  for (const Pack& pack : *packs) {
+    targets += CountTargets(pack);
+    tokens += static_cast<int64_t>(pack.tokens.size());
+  }
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, s.data_axis());
+    report.target_tokens = sums[0];
+    report.tokens = sums[1];
+    s.stop_agreed = sums[2] > 0;
+    return absl::OkStatus();
+  }));
+
+  const auto loss = s.Compute(*packs, report.target_tokens);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), loss.status()));
+  OSLER_RETURN_IF_ERROR(s.Update(*loss, report.target_tokens, report));
+  s.step = report.step;
+  s.next_pack = report.end_pack;
+  report.tokens_per_s = static_cast<double>(report.tokens) / (MillisecondsSince(begin) / 1e3);
+  report.blocked_ms = std::exchange(s.blocked_ms, 0);
+  report.memory_mib = PeakMemoryMib();
+  return report;
+}
+
+absl::StatusOr<double> Trainer::State::ValidationLoss() {
+  StreamOptions options;
+  options.plan = PlanOptionsOf(config);
+  options.plan.order = Order::kFile;
+  options.share = {data_axis().rank(), data_axis().size()};
+  auto opened = PackStream::Open(*validation, options);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), opened.status()));
+  const std::unique_ptr<PackStream> packs = *std::move(opened);
+  const int64_t end = packs->EpochStart(1).pack;
+  double sum = 0;
+  int64_t count = 0;
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+    for (int64_t g = options.share.index; g < end; g += options.share.count) {
+      OSLER_ASSIGN_OR_RETURN(const Pack pack, packs->Next());
+      const LossSum loss = walk->Evaluate(MakeMicroBatch(model, {&pack, 1}));
+      sum += loss.sum;
+      count += loss.count;
+    }
+    return absl::OkStatus();
+  })));
+  double mean = 0;
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    const double total = SumLoss(sum, data_axis());
+    mean = total / static_cast<double>(std::max<int64_t>(SumOverRanks({count}, data_axis())[0], 1));
+    return absl::OkStatus();
+  }));
+  return mean;
+}
+
+// A full disk does not end training: the next checkpoint may succeed. Only a last one must.
+absl::Status Trainer::State::Checkpoint(bool last) {
+  const auto begin = Clock::now();
+  const absl::Status saved = SaveCheckpoint();
+  blocked_ms += MillisecondsSince(begin);
+  const bool disk_full = saved.message().find("No space left") != absl::string_view::npos ||
+                         saved.message().find("quota") != absl::string_view::npos;
+  if (saved.ok() || last || !disk_full) return saved;
+  if (is_first()) {
+    LogError("checkpoint of step {} failed, training goes on without it: {}", step,
+             std::string(saved.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Run() {
+  State& s = *state_;
+  const config::Train& c = s.config;
+  const int64_t steps = c.train().steps(), every = c.checkpoint().every_steps();
+  if (s.step >= steps) {
+    if (s.is_first()) LogInfo("nothing to do: {} has finished {} steps", c.train().output(), s.step);
+    return absl::OkStatus();
+  }
+  Progress progress("training", steps, "steps", s.step);
+  if (!s.is_first()) progress.Silence();
+  while (s.step < steps) {
+    OSLER_ASSIGN_OR_RETURN(StepReport report, Step());
+    const bool last = s.step == steps || s.stop_agreed;
+    const bool save = last || (every > 0 && s.step % every == 0);
+    if (save && s.validation != nullptr) {
+      OSLER_ASSIGN_OR_RETURN(report.validation_loss, s.ValidationLoss());
+    }
+    if (s.is_first()) s.metrics->Append(report);
+    progress.Update(s.step, absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
+    if (save) OSLER_RETURN_IF_ERROR(s.Checkpoint(last));
+    if (s.stop_agreed && s.step < steps) {
+      return StoppedError(absl::StrCat("stopped on request at step ", s.step, " of ", steps,
+                                       " with a durable checkpoint; run the same command to continue"));
+    }
+  }
+  progress.Finish();
+  return absl::OkStatus();
+}
+
+}  // namespace osler

@@ -1,0 +1,199 @@
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/torch_status.h"
+#include "configs/config.h"
+#include "trainer/trainer_state.h"
+#include "trainer/weights.h"
+
+namespace osler {
+namespace {
+
+constexpr int kDataThreads = 2;  // reading and encoding keep far ahead of CPU training
+constexpr char kStateFile[] = "state.json";
+constexpr char kConfigFile[] = "config.resolved.yaml";
+
+at::ScalarType DtypeOf(config::Precision precision) {
+  switch (precision) {
+    case config::FP32: return at::kFloat;
+    case config::BF16: return at::kBFloat16;
+    case config::FP64: return at::kDouble;
+  }
+  return at::kFloat;
+}
+
+// The first rank runs `body` alone, then the others: what it writes (sidecars) is there for them.
+absl::Status FirstRankFirst(Communicator& world, absl::FunctionRef<absl::Status()> body) {
+  absl::Status mine = world.rank() == 0 ? body() : absl::OkStatus();
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(world, mine));
+  if (world.rank() != 0) mine = body();
+  return AgreeOnStatus(world, mine);
+}
+
+// Runs `body` on the first rank only; every rank returns its status.
+absl::Status OnFirstRank(Communicator& world, absl::FunctionRef<absl::Status()> body) {
+  return AgreeOnStatus(world, world.rank() == 0 ? body() : absl::OkStatus());
+}
+
+std::vector<StreamSource> SourcesOf(
+    const google::protobuf::RepeatedPtrField<config::DataSource>& sources) {
+  std::vector<StreamSource> result;
+  for (const auto& source : sources) result.push_back({source.path(), source.weight()});
+  return result;
+}
+
+int64_t BroadcastInt(Communicator& world, int64_t value) {
+  at::Tensor x = at::full({1}, value, at::kLong);
+  world.Broadcast(x, 0);
+  return x.item<int64_t>();
+}
+
+}  // namespace
+
+PlanOptions PlanOptionsOf(const config::Train& config) {
+  const config::Data& data = config.data();
+  PlanOptions options;
+  options.sequence_length = data.sequence_length();
+  options.seed = config.train().seed();
+  options.packing = data.packing() ? Packing::kOn : Packing::kOff;
+  options.order = data.shuffle() ? Order::kShuffled : Order::kFile;
+  switch (data.long_records()) {
+    case config::TRUNCATE: options.long_records = LongRecordPolicy::kTruncate; break;
+    case config::SPLIT: options.long_records = LongRecordPolicy::kSplit; break;
+    case config::DROP: options.long_records = LongRecordPolicy::kDrop; break;
+  }
+  return options;
+}
+
+absl::Status Trainer::State::OpenModelAndData() {
+  const std::string& path = config.model().path();
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
+    OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
+    model = spec.build(store);
+    OSLER_ASSIGN_OR_RETURN(encoder, RecordEncoder::Create(fs, path, spec.vocab_size));
+    return absl::OkStatus();
+  }()));
+  OSLER_RETURN_IF_ERROR(FirstRankFirst(mesh.world(), [&]() -> absl::Status {
+    OSLER_ASSIGN_OR_RETURN(
+        data, DataSet::Open(fs, SourcesOf(config.data().train()), *encoder, kDataThreads));
+    if (config.data().validation_size() > 0) {
+      OSLER_ASSIGN_OR_RETURN(validation, DataSet::Open(fs, SourcesOf(config.data().validation()),
+                                                       *encoder, kDataThreads));
+    }
+    OSLER_ASSIGN_OR_RETURN(identity, MakeRunIdentity(fs, config, data->digest()));
+    return absl::OkStatus();
+  }));
+  return OnFirstRank(mesh.world(),
+                     [&] { return ClaimRunDirectory(fs, config.train().output(), identity); });
+}
+
+absl::Status Trainer::State::LoadParameters() {
+  checkpoints = std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), config.checkpoint().keep());
+  int64_t resume = -1;
+  OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
+    OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, checkpoints->NewestGood());
+    resume = newest.value_or(-1);
+    return absl::OkStatus();
+  }));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    resume = BroadcastInt(mesh.world(), resume);
+    return absl::OkStatus();
+  }));
+
+  const at::ScalarType dtype = DtypeOf(config.train().precision());
+  return AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+    if (resume < 0) {
+      OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
+    } else {
+      for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
+    }
+    const config::Optimizer& o = config.optimizer();
+    optimizer = std::make_unique<AdamW>(
+        store, AdamWOptions{o.betas(0), o.betas(1), o.eps(), o.weight_decay()});
+    walk = std::make_unique<Walk>(model, store,
+                                  config.train().recompute() == config::FULL ? RecomputeMode::kFull
+                                                                             : RecomputeMode::kNone);
+    return resume < 0 ? absl::OkStatus() : Resume(resume);
+  }));
+}
+
+absl::Status Trainer::State::Resume(int64_t from) {
+  CheckpointState state = TensorState(store, *optimizer);
+  OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
+  optimizer->PublishMasters();
+  const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
+  const auto text = state.texts.find(kStateFile);
+  if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
+  OSLER_ASSIGN_OR_RETURN(const RunProgress progress, ProgressFromJson(text->second, identity, where));
+  step = progress.step;
+  cursor = progress.cursor;
+  if (is_first()) {
+    LogInfo("resuming from step {} of {}", step, config.train().steps());
+    const auto earlier = state.texts.find(kConfigFile);
+    if (earlier != state.texts.end() && earlier->second != ToYaml(config)) {
+      LogWarning("settings differ from those of the checkpoint; the new ones apply from step {} on "
+                 "(the old ones are in {})",
+                 step + 1, JoinPath(checkpoints->StepDirectory(from), kConfigFile));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::State::OpenStream() {
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
+    StreamOptions options;
+    options.plan = PlanOptionsOf(config);
+    options.share = {data_axis().rank(), data_axis().size()};
+    OSLER_ASSIGN_OR_RETURN(stream, PackStream::Open(*data, options));
+    if (step > 0) OSLER_RETURN_IF_ERROR(stream->Seek(cursor));
+    next_pack = cursor.pack;
+    return absl::OkStatus();
+  }()));
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    const PlanCounts counts = stream->counts();
+    LogInfo("{} training records, {} tokens; longer than {}: {} truncated, {} split, {} dropped",
+            counts.records, counts.tokens, config.data().sequence_length(), counts.truncated,
+            counts.split, counts.dropped);
+    auto log = MetricsLog::Open(fs, RunFile("log/metrics.jsonl"), step);
+    if (!log.ok()) return Reclassify(log.status(), ExitCode::kCheckpoint);
+    metrics = *std::move(log);
+    return Reclassify(WriteFileDurably(fs, RunFile(kConfigFile), ToYaml(config)), ExitCode::kCheckpoint);
+  });
+}
+
+absl::Status Trainer::State::SaveCheckpoint() {
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    OSLER_RETURN_IF_ERROR(Reclassify(metrics->Sync(), ExitCode::kCheckpoint));
+    CheckpointState state = TensorState(store, *optimizer);
+    OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
+    state.texts[kStateFile] = ProgressToJson({step, here}, identity);
+    state.texts[kConfigFile] = ToYaml(config);
+    return checkpoints->Save(step, state);
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config, Mesh& mesh) {
+  auto state = std::make_unique<State>(fs, config, mesh);
+  OSLER_RETURN_IF_ERROR(state->OpenModelAndData());
+  OSLER_RETURN_IF_ERROR(state->LoadParameters());
+  OSLER_RETURN_IF_ERROR(state->OpenStream());
+  return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
+}
+
+Trainer::Trainer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Trainer::~Trainer() = default;
+int64_t Trainer::step() const { return state_->step; }
+const ParameterStore& Trainer::parameters() const { return state_->store; }
+
+}  // namespace osler

@@ -1,0 +1,66 @@
+// What a Trainer holds; private to trainer.cc (the step and the loop) and trainer_setup.cc (start, resume, save).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "checkpoint/store.h"
+#include "data/encoder.h"
+#include "data/loader.h"
+#include "model/block.h"
+#include "model/registry.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/run_state.h"
+#include "trainer/trainer.h"
+#include "trainer/walk.h"
+
+namespace osler {
+
+// Every method is called by all ranks together and returns the same status on each.
+struct Trainer::State {
+  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh)
+      : fs(the_fs), config(the_config), mesh(the_mesh) {}
+
+  absl::Status OpenModelAndData();
+  absl::Status LoadParameters();
+  absl::Status Resume(int64_t from);  // of one rank: no collective inside
+  absl::Status OpenStream();
+  absl::Status SaveCheckpoint();
+
+  absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
+  absl::StatusOr<LossSum> Compute(const std::vector<Pack>& packs, int64_t global_targets);
+  absl::Status Update(const LossSum& local, int64_t global_targets, StepReport& report);
+  // The loss over one pass of data.validation, per target token.
+  absl::StatusOr<double> ValidationLoss();
+  absl::Status Checkpoint(bool last);
+
+  Communicator& data_axis() const { return mesh.comm(Axis::kData); }
+  bool is_first() const { return mesh.world().rank() == 0; }
+  std::string RunFile(std::string_view name) const { return JoinPath(config.train().output(), name); }
+
+  Fs& fs;
+  const config::Train config;
+  Mesh& mesh;
+
+  ModelSpec spec;
+  ParameterStore store;
+  Model model;
+  std::unique_ptr<RecordEncoder> encoder;
+  std::unique_ptr<DataSet> data, validation;  // validation is null without data.validation
+  std::unique_ptr<PackStream> stream;
+  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<Walk> walk;
+  std::unique_ptr<CheckpointStore> checkpoints;
+  std::unique_ptr<MetricsLog> metrics;  // on the first rank only
+  RunIdentity identity;
+  Cursor cursor;  // where this start began
+
+  int64_t step = 0;       // finished
+  int64_t next_pack = 0;  // global number
+  double blocked_ms = 0;  // by checkpoints since the last metrics line
+  bool stop_agreed = false;
+};
+
+PlanOptions PlanOptionsOf(const config::Train& config);
+
+}  // namespace osler

@@ -1,0 +1,127 @@
+#include "trainer/walk.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <utility>
+
+#include "base/failpoint.h"
+#include "kernels/linear_cross_entropy.h"
+
+namespace osler {
+namespace {
+
+constexpr int64_t kChunkTokens = 512;  // of logits held at once; the kernel lowers it for large vocabularies
+
+// Calls visit(position in the pack, label) for every loss target: documents' first tokens follow nothing.
+template <typename Visit>
+void ForEachTarget(const Pack& pack, Visit visit) {
+  size_t next_doc = 0;
+  for (size_t t = 0; t < pack.labels.size(); ++t) {
+    if (next_doc < pack.doc_starts.size() && static_cast<size_t>(pack.doc_starts[next_doc]) == t) {
+      ++next_doc;
+      continue;
+    }
+    if (pack.labels[t] != kIgnore) visit(t, pack.labels[t]);
+  }
+}
+
+}  // namespace
+
+int64_t CountTargets(const Pack& pack) {
+  int64_t count = 0;
+  ForEachTarget(pack, [&](size_t, int32_t) { ++count; });
+  return count;
+}
+
+MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs) {
+  std::vector<int32_t> tokens, doc_starts;
+  std::vector<int64_t> targets;
+  MicroBatch batch;
+  for (const Pack& pack : packs) {
+    const size_t base = tokens.size();
+    tokens.insert(tokens.end(), pack.tokens.begin(), pack.tokens.end());
+    for (const int32_t start : pack.doc_starts) doc_starts.push_back(static_cast<int32_t>(base) + start);
+    targets.resize(tokens.size(), kIgnore);
+    ForEachTarget(pack, [&](size_t t, int32_t label) {
+      targets[base + t - 1] = label;
+      ++batch.target_tokens;
+    });
+  }
+  batch.tokens = static_cast<int64_t>(tokens.size());
+  batch.inputs = model.PrepareInputs(tokens, doc_starts);
+  batch.targets_T = at::from_blob(targets.data(), {batch.tokens}, at::kLong).clone();
+  return batch;
+}
+
+Walk::Saved Walk::RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
+                           bool graph) const {
+  const at::AutoGradMode mode(graph);
+  Saved saved;
+  if (x.defined()) saved.x = x.detach().requires_grad_(graph);
+  for (const int64_t index : block.slots()) {
+    const ParameterSlot& slot = store_.slot(index);
+    saved.leaves.push_back(slot.local.detach().requires_grad_(graph && slot.trainable));
+  }
+  saved.out = block.Forward({saved.x}, saved.leaves, inputs).x_TD;
+  return saved;
+}
+
+at::Tensor Walk::BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
+                               const SequenceInputs& inputs) {
+  if (!saved.out.defined()) saved = RunBlock(block, saved.x, inputs, true);
+  std::vector<at::Tensor> wanted;
+  std::vector<int64_t> slots;
+  if (saved.x.defined()) wanted.push_back(saved.x);
+  for (size_t i = 0; i < saved.leaves.size(); ++i) {
+    if (!saved.leaves[i].requires_grad()) continue;
+    wanted.push_back(saved.leaves[i]);
+    slots.push_back(block.slots()[i]);
+  }
+  if (wanted.empty()) return {};
+  std::vector<at::Tensor> gradients = torch::autograd::grad({saved.out}, wanted, {grad_out});
+  const size_t first = saved.x.defined() ? 1 : 0;
+  for (size_t i = 0; i < slots.size(); ++i) store_.AddGradient(slots[i], gradients[first + i]);
+  return first == 1 ? std::move(gradients[0]) : at::Tensor();
+}
+
+LossSum Walk::ForwardBackward(const MicroBatch& batch, double gradient_scale) {
+  Failpoint("forward");
+  std::vector<Saved> saved;
+  at::Tensor x;
+  for (const auto& block : model_.blocks) {
+    saved.push_back(RunBlock(*block, x, batch.inputs, recompute_ == RecomputeMode::kNone));
+    x = saved.back().out.detach();
+    if (recompute_ == RecomputeMode::kFull) saved.back().out = at::Tensor();
+  }
+
+  Failpoint("backward");
+  const ParameterSlot& head = store_.slot(model_.head_slot);
+  const at::Tensor head_gradient = head.trainable ? store_.GradientOf(model_.head_slot) : at::Tensor();
+  LinearCrossEntropyResult loss =
+      LinearCrossEntropy(x, head.local, batch.targets_T, head_gradient,
+                         {.chunk_tokens = kChunkTokens, .gradient_scale = gradient_scale});
+  at::Tensor gradient = std::move(loss.grad_hidden_TD);
+  x = at::Tensor();
+  for (size_t i = model_.blocks.size(); i-- > 0;) {
+    gradient = BackwardBlock(*model_.blocks[i], std::move(saved[i]), gradient, batch.inputs);
+  }
+  return {loss.loss_sum, loss.count};
+}
+
+at::Tensor Walk::Hidden(const SequenceInputs& inputs) {
+  at::Tensor x;
+  for (const auto& block : model_.blocks) x = RunBlock(*block, x, inputs, false).out;
+  return x;
+}
+
+LossSum Walk::Evaluate(const MicroBatch& batch) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor log_probs = TargetLogProbs(Hidden(batch.inputs), store_.slot(model_.head_slot).local,
+                                              batch.targets_T, kChunkTokens);
+  return {-log_probs.to(at::kDouble).sum().item<double>(), batch.target_tokens};
+}
+
+}  // namespace osler

@@ -1,0 +1,68 @@
+// The walk: a model's blocks forward and back over one micro-batch. Autograd lives only inside one block.
+//
+// Forward hands each block detached leaves of its input and parameters; backward takes autograd::grad of one block at a
+// time, adds parameter gradients to the store and passes the input's gradient on. The loss and its gradient with respect
+// to the last hidden state and the head come from LinearCrossEntropy.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/loader.h"
+#include "model/block.h"
+#include "model/parameter_store.h"
+
+namespace osler {
+
+// kNone keeps every block's graph; kFull keeps every block's input and computes its forward again when going back.
+enum class RecomputeMode { kNone, kFull };
+
+// Packs joined into one run of T tokens; documents never see each other.
+struct MicroBatch {
+  SequenceInputs inputs;
+  at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where none counts
+  int64_t tokens = 0;
+  int64_t target_tokens = 0;
+};
+MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs);
+
+// The loss targets of a pack: labels at positions ≥ 1 of their document that are not kIgnore.
+int64_t CountTargets(const Pack& pack);
+
+struct LossSum {
+  double sum = 0;  // Σ −log p over targets
+  int64_t count = 0;
+};
+
+// Not thread-safe; model and store must outlive it. Throws c10::Error (CatchTorch at the caller).
+class Walk {
+ public:
+  Walk(const Model& model, ParameterStore& store, RecomputeMode recompute)
+      : model_(model), store_(store), recompute_(recompute) {}
+
+  // Adds gradient_scale · ∂(loss sum)/∂parameter to every trainable slot's gradient.
+  LossSum ForwardBackward(const MicroBatch& batch, double gradient_scale);
+  // Forward only.
+  LossSum Evaluate(const MicroBatch& batch);
+  // The last hidden state [T, D], without gradients.
+  at::Tensor Hidden(const SequenceInputs& inputs);
+
+ private:
+  struct Saved {
+    at::Tensor x;                 // the block's input, a leaf (undefined for the first block)
+    std::vector<at::Tensor> leaves;
+    at::Tensor out;               // with its graph; undefined when recomputing
+  };
+  Saved RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs, bool graph) const;
+  at::Tensor BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
+                           const SequenceInputs& inputs);
+
+  const Model& model_;
+  ParameterStore& store_;
+  RecomputeMode recompute_;
+};
+
+}  // namespace osler
