@@ -5,14 +5,14 @@
 #   scripts/demo.sh [--dir DIR] [--steps N] [--shuffle-labels] [--no-setup]
 #
 #   --dir DIR         where everything is written (default build/demo; emptied first if an earlier demo made it)
-#   --steps N         training steps (default 260)
+#   --steps N         training steps (default 300)
 #   --shuffle-labels  permute the training answers over the notes: accuracy must stay at chance
 #   --no-setup        take build/release (or $OSLER_BIN) as it is
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
 
-dir=build/demo steps=260 setup=yes shuffle=
+dir=build/demo steps=300 setup=yes shuffle=
 while [ $# -gt 0 ]; do
   case $1 in
     --dir) dir=$2; shift 2 ;;
@@ -40,7 +40,8 @@ touch "$dir/.osler-demo"
 cd "$dir"
 began=$SECONDS
 
-step() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+bold=$([ -t 2 ] && printf '\033[1m' || true) plain=$([ -t 2 ] && printf '\033[0m' || true)
+step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain" >&2; }
 show() { printf '  $ %s\n' "$*" >&2; }
 
 # ---- 1. the clinic, and its records through the gate
@@ -67,15 +68,16 @@ show "osler init --output model --tokenizer tokenizer --hidden-size 128 --layers
 "$osler" init --output model --tokenizer tokenizer --family gemma3_text --hidden-size 128 --layers 4 --heads 4 \
   --kv-heads 2 --head-dim 32 --intermediate-size 256 --sliding-window 64 --seed 1 >&2
 
-# ---- 3. training on two ranks, killed half way
+# ---- 3. training on two ranks, killed half way, between two checkpoints
+every=$((steps / 10))
 cat >train.yaml <<YAML
 model: {path: model}
 data: {train: [{path: shards/train, weight: 1.0}], sequence_length: 512, packing: true, shuffle: true}
 mesh: {data: 2}
 train: {steps: $steps, global_batch: 4, micro_batch: 1, precision: fp32, seed: 7, recompute: none, output: run}
-optimizer: {type: adamw, lr: 3.0e-3, betas: [0.9, 0.95], eps: 1.0e-8, weight_decay: 0.1, clip_norm: 1.0}
+optimizer: {type: adamw, lr: 2.0e-3, betas: [0.9, 0.95], eps: 1.0e-8, weight_decay: 0.1, clip_norm: 1.0}
 schedule: {type: cosine, warmup_steps: 10, min_lr_ratio: 0.1}
-checkpoint: {every_steps: $((steps / 10)), keep: 2}
+checkpoint: {every_steps: $every, keep: 2}
 YAML
 # Open MPI hands the ranks a pipe as stderr; rank 0 gets the terminal itself, if there is one, for its progress bar.
 terminal=$([ -t 2 ] && tty <&2 || true)
@@ -84,14 +86,14 @@ train=(mpirun -q -n 2 --oversubscribe --bind-to none --mca mpi_yield_when_idle 1
   "$osler" "$terminal")
 shown="mpirun -n 2 osler train --config train.yaml"
 metrics=run/log/metrics.jsonl
-steps_done() { wc -l <"$metrics" 2>/dev/null || echo 0; }
+steps_done() { [ -f "$metrics" ] && wc -l <"$metrics" || echo 0; }
 
 step "3. Training on two ranks, kill -9 half way"
 show "$shown"
 "${train[@]}" </dev/null >&2 &
 job=$!
 trap 'kill -TERM $job 2>/dev/null || true' EXIT
-while [ "$(steps_done)" -lt $((steps / 2)) ]; do
+while [ "$(steps_done)" -lt $((steps / 2 + every / 2)) ]; do
   kill -0 $job 2>/dev/null || { wait $job && code=0 || code=$?; echo "demo: training ended early ($code)" >&2; exit 1; }
   sleep 0.1
 done

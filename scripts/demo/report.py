@@ -13,6 +13,7 @@ import pathlib
 import re
 import statistics
 import sys
+import textwrap
 
 TARGET = 0.9
 
@@ -91,7 +92,7 @@ def main():
     label = max(len(name) for name, _ in rows)
     print()
     for name, value in rows:
-        print(f"  {name:<{label}}  {value}")
+        print(textwrap.fill(value, width=100, initial_indent=f"  {name:<{label}}  ", subsequent_indent=" " * (label + 4)))
     print()
 
     failures = []

@@ -12,6 +12,7 @@ import pathlib
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 BATCH = 64
 
@@ -73,6 +74,7 @@ def main():
     parser.add_argument("--answers", required=True, type=pathlib.Path)
     parser.add_argument("--output", required=True, type=pathlib.Path)
     args = parser.parse_args()
+    logging.disable_progress_bar()
     records = [json.loads(line) for line in args.records.read_text().splitlines()]
     classes = json.loads(args.answers.read_text())
     results = [score(directory, records, classes) for directory in args.models]
