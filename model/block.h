@@ -1,4 +1,5 @@
-// A model is a list of blocks that the trainer walks. A block is pure maths: what it needs is handed to it.
+// A model is a list of blocks that the trainer walks. A block is pure maths: what it needs is
+// handed to it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,9 +16,9 @@
 
 namespace osler {
 
-// What all blocks of one micro-batch share: T packed tokens of one or more documents. Constant, never differentiated.
-// Masks and RoPE tables are one entry a layer kind of the model (Gemma 3: 0 global, 1 local), made by
-// Model::PrepareInputs.
+// What all blocks of one micro-batch share: T packed tokens of one or more documents. Constant,
+// never differentiated. Masks and RoPE tables are one entry a layer kind of the model (Gemma 3: 0
+// global, 1 local), made by Model::PrepareInputs.
 struct SequenceInputs {
   at::Tensor tokens_T;     // int64
   at::Tensor positions_T;  // int64, restart at every document
@@ -25,13 +26,14 @@ struct SequenceInputs {
   std::vector<RopeTables> ropes;
 };
 
-// What flows from block to block. x_TD is undefined before the first block; it is the only differentiated value.
+// What flows from block to block. x_TD is undefined before the first block; it is the only
+// differentiated value.
 struct Activations {
   at::Tensor x_TD;
 };
 
-// The values of a block's parameters in the order of Block::slots(). The walk hands out detached leaves, so that
-// gradients are taken per block with autograd::grad.
+// The values of a block's parameters in the order of Block::slots(). The walk hands out detached
+// leaves, so that gradients are taken per block with autograd::grad.
 using SlotView = std::vector<at::Tensor>;
 
 // Immutable and thread-safe.
@@ -45,8 +47,8 @@ class Block {
   virtual std::string name() const = 0;  // "embedding", "layer.3", "final_norm"
 };
 
-// A family's model: its blocks, and the slot whose matrix [V, D] turns the last block's output into logits. A tied
-// head is simply the embedding's slot.
+// A family's model: its blocks, and the slot whose matrix [V, D] turns the last block's output into
+// logits. A tied head is simply the embedding's slot.
 struct Model {
   std::vector<std::unique_ptr<Block>> blocks;
   int64_t head_slot = -1;
@@ -61,8 +63,10 @@ struct Model {
   };
   std::vector<LayerKind> layer_kinds;
 
-  // Masks and tables for packed documents; tokens as they stand in the pack(s), doc_starts ascending from 0.
-  SequenceInputs PrepareInputs(const std::vector<int32_t>& tokens, const std::vector<int32_t>& doc_starts) const;
+  // Masks and tables for packed documents; tokens as they stand in the pack(s), doc_starts
+  // ascending from 0.
+  SequenceInputs PrepareInputs(const std::vector<int32_t>& tokens,
+                               const std::vector<int32_t>& doc_starts) const;
 };
 
 }  // namespace osler

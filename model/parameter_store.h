@@ -1,8 +1,8 @@
 // Every parameter of a model by name: one store, no members of modules.
 //
-// Names are the Hugging Face text-model spelling ("model.layers.0.self_attn.q_proj.weight"). The order of slots is the
-// order in which the model declared them; optimizer, checkpoint and export all walk the same list.
-// Not thread-safe; owned by the trainer.
+// Names are the Hugging Face text-model spelling ("model.layers.0.self_attn.q_proj.weight"). The
+// order of slots is the order in which the model declared them; optimizer, checkpoint and export
+// all walk the same list. Not thread-safe; owned by the trainer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,8 @@ struct ParameterSlot {
   std::vector<int64_t> shape;
   bool trainable = true;
   at::Tensor local;     // the value in the compute dtype; requires no grad
-  at::Tensor gradient;  // accumulator (fp32 for bf16 values, else the value's dtype); undefined until first used
+  at::Tensor gradient;  // accumulator (fp32 for bf16 values, else the value's dtype); undefined
+                        // until first used
 };
 
 class ParameterStore {

@@ -1,6 +1,7 @@
 // Model families by the architecture a config.json names.
 //
-// A family is its block maths, its parameters' names and shapes, and how those names are spelled in checkpoints.
+// A family is its block maths, its parameters' names and shapes, and how those names are spelled in
+// checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +22,11 @@ struct ModelSpec {
   std::string family;  // "gemma3_text"
   // Declares every parameter in `store` (values undefined) and returns the blocks over those slots.
   std::function<Model(ParameterStore& store)> build;
-  // The store's name for a tensor name found in a checkpoint, whatever its spelling; nullopt for a tensor that is not
-  // part of the text model (vision tower, projector) or a tied copy of the head.
+  // The store's name for a tensor name found in a checkpoint, whatever its spelling; nullopt for a
+  // tensor that is not part of the text model (vision tower, projector) or a tied copy of the head.
   std::function<std::optional<std::string>(std::string_view tensor)> canonical_name;
-  // The value Gemma-style random initialisation gives a parameter: N(0, std²), or a constant where std is 0.
+  // The value Gemma-style random initialisation gives a parameter: N(0, std²), or a constant where
+  // std is 0.
   struct Init {
     double std = 0.02;
     double constant = 0;
@@ -37,8 +39,9 @@ struct ModelSpec {
 absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory);
 absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std::string& name);
 
-// Fills every slot with its random initial value: Philox keyed by (seed, parameter name, element index), so the values
-// do not depend on layout, order or threads.
-void InitializeParameters(ParameterStore& store, const ModelSpec& spec, uint64_t seed, at::ScalarType dtype);
+// Fills every slot with its random initial value: Philox keyed by (seed, parameter name, element
+// index), so the values do not depend on layout, order or threads.
+void InitializeParameters(ParameterStore& store, const ModelSpec& spec, uint64_t seed,
+                          at::ScalarType dtype);
 
 }  // namespace osler

@@ -1,0 +1,80 @@
+#include "model/registry.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/errors.h"
+#include "base/status_macros.h"
+#include "model/config_reader.h"
+#include "model/decoder/gemma3.h"
+
+namespace osler {
+namespace {
+
+using Maker = absl::StatusOr<ModelSpec> (*)(ConfigReader& root);
+
+absl::StatusOr<ModelSpec> MakeText(ConfigReader& root) {
+  const bool tied = root.Bool("tie_word_embeddings", true);
+  if (!root.status().ok()) return root.status();
+  OSLER_ASSIGN_OR_RETURN(const Gemma3Config config, ReadGemma3Config(root, tied));
+  return MakeGemma3Spec(config);
+}
+
+absl::StatusOr<ModelSpec> MakeMultimodal(ConfigReader& root) {
+  const bool tied = root.Bool("tie_word_embeddings", true);
+  const ConfigReader text = root.Object("text_config");
+  if (!root.status().ok()) return root.status();
+  OSLER_ASSIGN_OR_RETURN(const Gemma3Config config, ReadGemma3Config(text, tied));
+  return MakeGemma3Spec(config);
+}
+
+struct Architecture {
+  const char* name;
+  const char* model_type;
+  Maker make;
+};
+constexpr Architecture kArchitectures[] = {
+    {"Gemma3ForCausalLM", "gemma3_text", MakeText},
+    {"Gemma3ForConditionalGeneration", "gemma3", MakeMultimodal},
+};
+
+std::string Supported() {
+  return absl::StrJoin(
+      kArchitectures, ", ", [](std::string* out, const Architecture& architecture) {
+        absl::StrAppend(out, architecture.name, " (model_type ", architecture.model_type, ")");
+      });
+}
+
+}  // namespace
+
+absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std::string& name) {
+  OSLER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseConfigJson(config_json, name));
+  ConfigReader root(json, name, "");
+  const std::vector<std::string> architectures = root.Strings("architectures");
+  const std::string model_type = root.String("model_type", "");
+  if (!root.status().ok()) return root.status();
+  for (const Architecture& known : kArchitectures) {
+    // The architecture decides; a config that names none (some adapters' bases) goes by its
+    // model_type.
+    const bool named =
+        std::find(architectures.begin(), architectures.end(), known.name) != architectures.end();
+    if (named || (architectures.empty() && model_type == known.model_type)) return known.make(root);
+  }
+  return ConfigError(absl::StrCat(name, ": \"architectures\" [", absl::StrJoin(architectures, ", "),
+                                  "] with \"model_type\" \"", model_type,
+                                  "\" is not supported; supported: ", Supported()));
+}
+
+absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory) {
+  const std::string path = JoinPath(model_directory, "config.json");
+  const absl::StatusOr<std::string> text = fs.ReadFile(path);
+  if (!text.ok()) {
+    return Reclassify(Annotate(text.status(), "the model directory must be in Hugging Face layout"),
+                      ExitCode::kConfig);
+  }
+  return ParseModelSpec(*text, path);
+}
+
+}  // namespace osler
