@@ -19,7 +19,7 @@ namespace osler {
 namespace {
 
 // Large buffers travel in pieces, so that scratch memory stays small and counts fit MPI's int.
-constexpr int64_t kPieceBytes = int64_t{4} << 20;
+constexpr int64_t kPieceBytes = int64_t{2} << 20;
 constexpr int64_t kBroadcastBytes = int64_t{1} << 30;
 // Up to this many bytes from all ranks together, one all-gather is quicker than the two steps of a
 // large reduction.
@@ -196,7 +196,8 @@ std::string MpiLibraryVersion() {
   int length = 0;
   MPI_Get_library_version(text, &length);
   std::string version(text, static_cast<size_t>(length));
-  return version.substr(0, version.find_first_of("\n\r"));
+  version.resize(std::min(version.find_first_of("\n\r"), version.size()));
+  return version.substr(0, version.find(", package"));  // Open MPI goes on with how it was built
 }
 
 }  // namespace osler

@@ -18,7 +18,7 @@ namespace osler {
 // process is a device error.
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectMpi();
 
-// "Open MPI v4.1.4, …": one line; needs no initialisation.
+// "Open MPI v4.1.4", say: one line; needs no initialisation.
 std::string MpiLibraryVersion();
 
 }  // namespace osler
