@@ -43,6 +43,6 @@ YAML
 "$osler" data build --config shards.yaml >&2
 "$osler" data inspect shards/train --records >clean.jsonl
 "$python" "$repo/scripts/demo/make_tokenizer.py" --input clean.jsonl --output tokenizer --vocab-size 12000 >&2
-"$osler" init --output model --tokenizer tokenizer --family gemma3_text --hidden-size 384 --layers 7 --heads 6 \
+"$osler" init --output model --tokenizer tokenizer --hidden-size 384 --layers 7 --heads 6 \
   --kv-heads 2 --head-dim 64 --intermediate-size 1536 --sliding-window 512 --seed 1 >&2
 python3 "$repo/scripts/bench/compare.py" --dir . --osler "$osler" "$@"

@@ -65,8 +65,8 @@ python3 "$repo/scripts/demo/before_after.py" clinic/visits.jsonl clean.jsonl >&2
 step "2. A tiny Gemma 3 model with random weights"
 "$python" "$repo/scripts/demo/make_tokenizer.py" --input clean.jsonl --output tokenizer >&2
 show "osler init --output model --tokenizer tokenizer --hidden-size 128 --layers 4 …"
-"$osler" init --output model --tokenizer tokenizer --family gemma3_text --hidden-size 128 --layers 4 --heads 4 \
-  --kv-heads 2 --head-dim 32 --intermediate-size 256 --sliding-window 64 --seed 1 >&2
+"$osler" init --output model --tokenizer tokenizer --hidden-size 128 --layers 4 --heads 4 \
+  --kv-heads 2 --head-dim 32 --intermediate-size 256 --sliding-window 64 --global-every 4 --seed 1 >&2
 
 # ---- 3. training on two ranks, killed half way, between two checkpoints
 every=$((steps / 10))

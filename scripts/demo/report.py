@@ -60,7 +60,9 @@ def file_rows(root):
                        ("run/checkpoints", "what resume reads"), ("exported", "loads in transformers")):
         path = root / name
         files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
-        yield name, f"{sum(f.stat().st_size for f in files) / 2**20:.1f} MiB in {len(files)} files: {what}"
+        size = sum(f.stat().st_size for f in files)
+        shown = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+        yield name, f"{shown} in {len(files)} file{'s' if len(files) != 1 else ''}: {what}"
 
 
 def main():
