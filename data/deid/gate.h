@@ -1,10 +1,11 @@
 // The de-identification gate: the only place where a RawRecord becomes a CleanRecord.
 //
-// Profile safe_harbor follows 45 CFR 164.514(b)(2)(i): identifiers found by pattern, and those the record itself
-// states as known, are replaced by typed surrogates ("[NAME-1]", "[DATE 2019]", "[PHONE]"); years, states and allowed
-// three-digit ZIP areas stay. The redacted text is scanned once more and a record in which anything is still found
-// is refused: the gate fails closed. Ids and subjects of untrusted records become codes that are not derived from
-// them (order of first appearance). docs/privacy.md states what is and is not covered.
+// Profile safe_harbor follows 45 CFR 164.514(b)(2)(i): identifiers found by pattern, and those the
+// record itself states as known, are replaced by typed surrogates ("[NAME-1]", "[DATE 2019]",
+// "[PHONE]"); years, states and allowed three-digit ZIP areas stay. The redacted text is scanned
+// once more and a record in which anything is still found is refused: the gate fails closed. Ids
+// and subjects of untrusted records become codes that are not derived from them (order of first
+// appearance). docs/privacy.md states what is and is not covered.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ class DeidGate {
   static absl::StatusOr<std::unique_ptr<DeidGate>> Create(const config::Deid& policy);
   ~DeidGate();
 
-  // Takes the record and returns its clean form. Errors are of class data and name rule and offset, never text.
+  // Takes the record and returns its clean form. Errors are of class data and name rule and offset,
+  // never text.
   absl::StatusOr<CleanRecord> Pass(RawRecord raw);
 
   const RuleCounts& counts() const;

@@ -1,0 +1,18 @@
+#include "data/deid/rules.h"
+
+#include <iterator>
+#include <utility>
+
+namespace osler {
+
+std::vector<RuleSpec> SafeHarborRules() {
+  std::vector<RuleSpec> rules;
+  for (auto* part : {DateRules, ContactRules, NumberRules, PlaceRules}) {
+    std::vector<RuleSpec> some = part();
+    rules.insert(rules.end(), std::make_move_iterator(some.begin()),
+                 std::make_move_iterator(some.end()));
+  }
+  return rules;
+}
+
+}  // namespace osler
