@@ -54,8 +54,10 @@ uint32_t Crc32c(std::string_view data, uint32_t crc) {
   static const bool hardware = __builtin_cpu_supports("sse4.2");
   if (hardware) return ~CrcHardware(data, ~crc);
 #endif
-  return ~CrcTable(data, ~crc);
+  return Crc32cPortable(data, crc);
 }
+
+uint32_t Crc32cPortable(std::string_view data, uint32_t crc) { return ~CrcTable(data, ~crc); }
 
 struct Sha256::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();

@@ -12,6 +12,9 @@ namespace osler {
 // CRC-32C (Castagnoli, reflected, as in RFC 3720); `crc` continues an earlier call. Uses SSE4.2 where present.
 uint32_t Crc32c(std::string_view data, uint32_t crc = 0);
 
+// The same by table, for CPUs without that instruction.
+uint32_t Crc32cPortable(std::string_view data, uint32_t crc = 0);
+
 // Incremental SHA-256 (FIPS 180-4). Not thread-safe.
 class Sha256 {
  public:

@@ -22,6 +22,16 @@ struct Armed {
   int visit = 1, seen = 0;
 };
 
+bool StopSeconds(const std::string& action, double& seconds) {
+  return action.rfind("stop:", 0) == 0 && absl::SimpleAtod(action.substr(5), &seconds);
+}
+
+// A misspelt action would make a test pass for want of its fault.
+bool IsAction(const std::string& action) {
+  double seconds = 0;
+  return action == "kill" || action == "term" || StopSeconds(action, seconds);
+}
+
 std::vector<Armed> Parse() {
   std::vector<Armed> armed;
   const char* text = std::getenv("OSLER_FAILPOINTS");
@@ -33,6 +43,7 @@ std::vector<Armed> Parse() {
     one.phase = place[0];
     if (place.size() == 2) OSLER_CHECK(absl::SimpleAtoi(place[1], &one.visit));
     one.action = parts.second;
+    OSLER_CHECK(!one.phase.empty() && one.visit >= 1 && IsAction(one.action));
     armed.push_back(one);
   }
   return armed;
@@ -42,7 +53,7 @@ void Act(const std::string& action) {
   if (action == "kill") kill(getpid(), SIGKILL);
   if (action == "term") kill(getpid(), SIGTERM);
   double seconds = 0;
-  if (action.rfind("stop:", 0) == 0 && absl::SimpleAtod(action.substr(5), &seconds)) {
+  if (StopSeconds(action, seconds)) {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   }
 }
@@ -52,11 +63,15 @@ void Act(const std::string& action) {
 void Failpoint(std::string_view phase) {
   static std::vector<Armed> armed = Parse();
   if (armed.empty()) return;
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  for (Armed& one : armed) {
-    if (one.phase == phase && ++one.seen == one.visit) Act(one.action);
+  std::vector<std::string> actions;
+  {
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    for (Armed& one : armed) {
+      if (one.phase == phase && ++one.seen == one.visit) actions.push_back(one.action);
+    }
   }
+  for (const std::string& action : actions) Act(action);  // unlocked: a stopped thread stops no other
 }
 
 }  // namespace osler

@@ -113,9 +113,11 @@ absl::StatusOr<std::unique_ptr<Fs>> MakeFaultFs(Fs& base, std::string_view text)
     fault->op = where.first;
     fault->substring = path.first;
     fault->error = rule.second;
-    const bool counted = path.second.empty() || absl::SimpleAtoi(path.second, &fault->call);
-    if (!counted || (fault->error != "ENOSPC" && fault->error != "EIO")) {
-      return ConfigError(absl::StrCat("bad fault rule '", item, "': want op:substring[@n]=ENOSPC|EIO"));
+    const bool counted = path.second.empty() || (absl::SimpleAtoi(path.second, &fault->call) && fault->call > 0);
+    const bool known = fault->op == "write" || fault->op == "sync" || fault->op == "rename" || fault->op == "read";
+    if (!counted || !known || (fault->error != "ENOSPC" && fault->error != "EIO")) {
+      return ConfigError(absl::StrCat("bad fault rule '", item,
+                                      "': want write|sync|rename|read:substring[@n]=ENOSPC|EIO"));
     }
     faults.push_back(std::move(fault));
   }

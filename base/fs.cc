@@ -186,11 +186,17 @@ std::unique_ptr<Fs> MakePosixFs() { return std::make_unique<PosixFs>(); }
 
 absl::Status WriteFileDurably(Fs& fs, const std::string& path, std::string_view content) {
   const std::string temporary = path + ".tmp";
-  OSLER_ASSIGN_OR_RETURN(const auto file, fs.Open(temporary, OpenMode::kTruncate));
-  OSLER_RETURN_IF_ERROR(file->Append(content));
-  OSLER_RETURN_IF_ERROR(file->Sync());
-  OSLER_RETURN_IF_ERROR(file->Close());
-  OSLER_RETURN_IF_ERROR(fs.Rename(temporary, path));
+  const auto replace = [&]() -> absl::Status {
+    OSLER_ASSIGN_OR_RETURN(const auto file, fs.Open(temporary, OpenMode::kTruncate));
+    OSLER_RETURN_IF_ERROR(file->Append(content));
+    OSLER_RETURN_IF_ERROR(file->Sync());
+    OSLER_RETURN_IF_ERROR(file->Close());
+    return fs.Rename(temporary, path);
+  };
+  if (const absl::Status status = replace(); !status.ok()) {
+    fs.Remove(temporary).IgnoreError();  // a full disk needs the room; the first error is the one to tell
+    return status;
+  }
   return fs.SyncDirectory(ParentDirectory(path));
 }
 

@@ -61,7 +61,8 @@ std::unique_ptr<Fs> MakePosixFs();
 // matching call fails), and error is ENOSPC or EIO.
 absl::StatusOr<std::unique_ptr<Fs>> MakeFaultFs(Fs& base, std::string_view faults);
 
-// Durable and atomic: PATH.tmp is written and synced, renamed over PATH, and the directory synced.
+// Durable and atomic: PATH.tmp is written and synced, renamed over PATH, and the directory synced. After an error
+// PATH is what it was (unless only the last sync failed) and PATH.tmp is gone.
 absl::Status WriteFileDurably(Fs& fs, const std::string& path, std::string_view content);
 
 // "a" + "b" → "a/b"; an absolute `name` stays as it is.

@@ -24,7 +24,7 @@ absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
     return DeviceError(FirstLine(e.what_without_backtrace()));
   } catch (const c10::Error& e) {
     const std::string message = FirstLine(e.what_without_backtrace());
-    if (message.find("not enough memory") != std::string::npos) {
+    if (message.find("can't allocate memory") != std::string::npos) {  // the CPU allocator's words
       return DeviceError("out of memory: " + message);
     }
     return MakeError(ExitCode::kBug, message);
@@ -32,6 +32,8 @@ absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
     return DeviceError("out of memory");
   } catch (const std::exception& e) {
     return MakeError(ExitCode::kBug, FirstLine(e.what()));
+  } catch (...) {
+    return MakeError(ExitCode::kBug, "unknown exception");
   }
 }
 

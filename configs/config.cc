@@ -18,13 +18,20 @@ using google::protobuf::Reflection;
 void SetToDefault(const FieldDescriptor& field, Message& message) {
   const Reflection& r = *message.GetReflection();
   switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: return r.SetInt32(&message, &field, field.default_value_int32());
-    case FieldDescriptor::CPPTYPE_INT64: return r.SetInt64(&message, &field, field.default_value_int64());
-    case FieldDescriptor::CPPTYPE_UINT64: return r.SetUInt64(&message, &field, field.default_value_uint64());
-    case FieldDescriptor::CPPTYPE_DOUBLE: return r.SetDouble(&message, &field, field.default_value_double());
-    case FieldDescriptor::CPPTYPE_BOOL: return r.SetBool(&message, &field, field.default_value_bool());
-    case FieldDescriptor::CPPTYPE_ENUM: return r.SetEnum(&message, &field, field.default_value_enum());
-    case FieldDescriptor::CPPTYPE_STRING: return r.SetString(&message, &field, field.default_value_string());
+    case FieldDescriptor::CPPTYPE_INT32:
+      return r.SetInt32(&message, &field, field.default_value_int32());
+    case FieldDescriptor::CPPTYPE_INT64:
+      return r.SetInt64(&message, &field, field.default_value_int64());
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return r.SetUInt64(&message, &field, field.default_value_uint64());
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return r.SetDouble(&message, &field, field.default_value_double());
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return r.SetBool(&message, &field, field.default_value_bool());
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return r.SetEnum(&message, &field, field.default_value_enum());
+    case FieldDescriptor::CPPTYPE_STRING:
+      return r.SetString(&message, &field, field.default_value_string());
     default: OSLER_CHECK(false && "a field type that the schemas do not use");
   }
 }
@@ -82,7 +89,8 @@ absl::StatusOr<Config> Parse(const std::string& text, const std::string& name,
 }
 
 template <typename Config>
-absl::StatusOr<Config> Load(Fs& fs, const std::string& path, const std::vector<std::string>& overrides) {
+absl::StatusOr<Config> Load(Fs& fs, const std::string& path,
+                            const std::vector<std::string>& overrides) {
   const absl::StatusOr<std::string> text = fs.ReadFile(path);
   if (!text.ok()) return Reclassify(text.status(), ExitCode::kConfig);
   return Parse<Config>(*text, path, overrides);

@@ -1,7 +1,9 @@
-// Configurations: YAML → protobuf message → checked message. The schemas in configs/schema are the only source of
-// truth: an unknown key, a wrong type or an impossible value is a config error (exit 2) that names file and line.
+// Configurations: YAML → protobuf message → checked message. The schemas in configs/schema are the
+// only source of truth: an unknown key, a wrong type or an impossible value is a config error (exit
+// 2) that names file and line.
 //
-//   OSLER_ASSIGN_OR_RETURN(config::Train c, LoadTrainConfig(fs, "train.yaml", {"optimizer.lr=2e-4"}));
+//   OSLER_ASSIGN_OR_RETURN(config::Train c,
+//                          LoadTrainConfig(fs, "train.yaml", {"optimizer.lr=2e-4"}));
 //
 // Thread-safe. Relative paths in a file are relative to the working directory of the process.
 #pragma once
@@ -16,9 +18,10 @@
 
 namespace osler {
 
-// Reads `path`, applies `overrides` ("a.b=value", YAML on the right; list items as "data.train.0.weight=2"),
-// checks every rule that needs no other file, and fills in all defaults, so that every field of the result is set
-// (betas too), except mesh.data when neither the file nor an override gives it.
+// Reads `path`, applies `overrides` ("a.b=value", YAML on the right; list items as
+// "data.train.0.weight=2"), checks every rule that needs no other file, and fills in all defaults,
+// so that every field of the result is set (betas too), except mesh.data when neither the file nor
+// an override gives it. An absent `split` of a build stays absent: nothing is held out.
 absl::StatusOr<config::Train> LoadTrainConfig(Fs& fs, const std::string& path,
                                               const std::vector<std::string>& overrides);
 absl::StatusOr<config::Build> LoadBuildConfig(Fs& fs, const std::string& path,

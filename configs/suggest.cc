@@ -65,7 +65,8 @@ std::string SuggestKey(const std::string& key, const Descriptor& message, const 
     }
   }
   const size_t near = std::max<size_t>(1, std::max(key.size(), nearest.size()) / 3);
-  if (!nearest.empty() && nearest_distance <= near) return fmt::format("did you mean '{}'?", nearest);
+  if (!nearest.empty() && nearest_distance <= near)
+    return fmt::format("did you mean '{}'?", nearest);
   if (const std::string path = FindElsewhere(Normal(key), root); !path.empty()) {
     return fmt::format("did you mean '{}'?", path);
   }

@@ -7,8 +7,9 @@
 
 namespace osler {
 
-// "did you mean 'lr'?" by edit distance among the keys of `message`, else "did you mean 'optimizer.lr'?" when some
-// other part of `root` has exactly this key, else the list of valid keys.
+// "did you mean 'lr'?" by edit distance among the keys of `message`, else "did you mean
+// 'optimizer.lr'?" when some other part of `root` has exactly this key, else the list of valid
+// keys.
 std::string SuggestKey(const std::string& key, const google::protobuf::Descriptor& message,
                        const google::protobuf::Descriptor& root);
 

@@ -1,4 +1,5 @@
-// The rules a configuration obeys beyond its types; each needs only the configuration itself. Thread-safe.
+// The rules a configuration obeys beyond its types; each needs only the configuration itself.
+// Thread-safe.
 #pragma once
 
 #include <string>
@@ -10,7 +11,8 @@
 
 namespace osler {
 
-// PRE: defaults are filled in. The first broken rule as "place: key: why; what to do" (config class).
+// PRE: defaults are filled in. The first broken rule as "place: key: why; what to do" (config
+// class).
 absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& places);
 absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& places);
 
@@ -19,7 +21,8 @@ class Rules {
  public:
   explicit Rules(const SettingPlaces& places) : places_(places) {}
 
-  // `message` says why and what to do; `key` is the path of the setting at fault ("data.train.0.weight").
+  // `message` says why and what to do; `key` is the path of the setting at fault
+  // ("data.train.0.weight").
   void Require(bool holds, const std::string& key, const std::string& message);
   const absl::Status& status() const { return status_; }
 

@@ -18,9 +18,10 @@ void CheckSource(const config::Source& source, const std::string& key, Rules& ru
                 "is missing; name the source, the report counts its records under it");
   rules.Require(source.has_format(), key + ".format", "is missing; use chat_jsonl or tokens_jsonl");
   rules.Require(!source.path().empty(), key + ".path", "is missing; give the source's file");
-  rules.Require(source.format() != config::TOKENS_JSONL || source.trusted(), key + ".trusted",
-                "must be true for tokens_jsonl: the gate cannot look for identifiers in token ids; add "
-                "trusted: true if the text was de-identified before it was tokenized");
+  rules.Require(
+      source.format() != config::TOKENS_JSONL || source.trusted(), key + ".trusted",
+      "must be true for tokens_jsonl: the gate cannot look for identifiers in token ids; add "
+      "trusted: true if the text was de-identified before it was tokenized");
 }
 
 }  // namespace
@@ -34,18 +35,21 @@ absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& pla
     const std::string key = fmt::format("sources.{}", i);
     CheckSource(config.sources(i), key, rules);
     const auto [other, is_new] = names.emplace(config.sources(i).name(), i);
-    rules.Require(is_new, key + ".name",
-                  fmt::format("'{}' is the name of sources.{} too; names tell sources apart, change one",
-                              Excerpt(config.sources(i).name(), kLongestShown), other->second));
+    rules.Require(
+        is_new, key + ".name",
+        fmt::format("'{}' is the name of sources.{} too; names tell sources apart, change one",
+                    Excerpt(config.sources(i).name(), kLongestShown), other->second));
   }
   const double validation = config.split().validation();
-  rules.Require(validation >= 0 && validation < 1, "split.validation",
-                fmt::format("{} is no share to hold out; use a number from 0 to below 1", validation));
+  rules.Require(
+      validation >= 0 && validation < 1, "split.validation",
+      fmt::format("{} is no share to hold out; use a number from 0 to below 1", validation));
   rules.Require(!config.output().path().empty(), "output.path",
                 "is missing; give the directory that gets train/ and validation/");
   const int64_t shard_mb = config.output().shard_mb();
-  rules.Require(shard_mb >= 1 && shard_mb <= kLargestShardMb, "output.shard_mb",
-                fmt::format("{} is no size of a shard; use 1 to {} (MiB)", shard_mb, kLargestShardMb));
+  rules.Require(
+      shard_mb >= 1 && shard_mb <= kLargestShardMb, "output.shard_mb",
+      fmt::format("{} is no size of a shard; use 1 to {} (MiB)", shard_mb, kLargestShardMb));
   return rules.status();
 }
 

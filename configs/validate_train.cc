@@ -11,7 +11,8 @@
 namespace osler {
 namespace {
 
-constexpr int64_t kMostPacks = int64_t{1} << 52;  // packs are numbered in metrics, where JSON readers use doubles
+constexpr int64_t kMostPacks =
+    int64_t{1} << 52;  // packs are numbered in metrics, where JSON readers use doubles
 
 bool NotNegative(double value) { return std::isfinite(value) && value >= 0; }
 
@@ -30,18 +31,20 @@ void CheckSources(const config::Data& data, Rules& rules) {
   };
   check(data.train(), "data.train");
   check(data.validation(), "data.validation");
-  rules.Require(data.sequence_length() >= 2, "data.sequence_length",
-                fmt::format("{} ids hold no token and its successor; use 2 or more", data.sequence_length()));
+  rules.Require(
+      data.sequence_length() >= 2, "data.sequence_length",
+      fmt::format("{} ids hold no token and its successor; use 2 or more", data.sequence_length()));
 }
 
 void CheckMesh(const config::Mesh& mesh, Rules& rules) {
   const auto check = [&](const char* axis, int32_t size, bool available) {
     const std::string key = std::string("mesh.") + axis;
     rules.Require(size >= 1, key, fmt::format("{} is no number of ranks; use 1 or more", size));
-    rules.Require(available || size == 1, key,
-                  fmt::format("{} is not possible: this build trains with data parallel only; set it to 1 "
-                              "and raise mesh.data",
-                              size));
+    rules.Require(
+        available || size == 1, key,
+        fmt::format("{} is not possible: this build trains with data parallel only; set it to 1 "
+                    "and raise mesh.data",
+                    size));
   };
   if (mesh.has_data()) check("data", mesh.data(), true);
   check("pipeline", mesh.pipeline(), false);
@@ -52,37 +55,48 @@ void CheckMesh(const config::Mesh& mesh, Rules& rules) {
 
 void CheckLoop(const config::TrainLoop& train, Rules& rules) {
   rules.Require(train.has_steps(), "train.steps", "is missing; say how many steps to train");
-  rules.Require(train.steps() >= 1, "train.steps", fmt::format("{} is no training; use 1 or more", train.steps()));
+  rules.Require(train.steps() >= 1, "train.steps",
+                fmt::format("{} is no training; use 1 or more", train.steps()));
   rules.Require(train.global_batch() >= 1, "train.global_batch",
-                fmt::format("{} is an impossible batch; use 1 or more packed sequences", train.global_batch()));
+                fmt::format("{} is an impossible batch; use 1 or more packed sequences",
+                            train.global_batch()));
   rules.Require(train.micro_batch() >= 1, "train.micro_batch",
-                fmt::format("{} is an impossible batch; use 1 or more packed sequences", train.micro_batch()));
-  rules.Require(train.micro_batch() <= train.global_batch(), "train.micro_batch",
-                fmt::format("{} is an impossible batch: more than train.global_batch, {}; lower it or raise "
-                            "train.global_batch",
-                            train.micro_batch(), train.global_batch()));
-  rules.Require(train.steps() <= kMostPacks / std::max<int64_t>(1, train.global_batch()), "train.global_batch",
-                fmt::format("{} sequences in each of {} steps is an impossible batch; lower one of them",
-                            train.global_batch(), train.steps()));
-  rules.Require(!train.output().empty(), "train.output", "is missing; give the directory of this run");
+                fmt::format("{} is an impossible batch; use 1 or more packed sequences",
+                            train.micro_batch()));
+  rules.Require(
+      train.micro_batch() <= train.global_batch(), "train.micro_batch",
+      fmt::format("{} is an impossible batch: more than train.global_batch, {}; lower it or raise "
+                  "train.global_batch",
+                  train.micro_batch(), train.global_batch()));
+  rules.Require(
+      train.steps() <= kMostPacks / std::max<int64_t>(1, train.global_batch()),
+      "train.global_batch",
+      fmt::format("{} sequences in each of {} steps is an impossible batch; lower one of them",
+                  train.global_batch(), train.steps()));
+  rules.Require(!train.output().empty(), "train.output",
+                "is missing; give the directory of this run");
 }
 
 void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
-  rules.Require(NotNegative(optimizer.lr()), "optimizer.lr",
-                fmt::format("{} is no learning rate; use 0 or more, for example 1.0e-4", optimizer.lr()));
+  rules.Require(
+      NotNegative(optimizer.lr()), "optimizer.lr",
+      fmt::format("{} is no learning rate; use 0 or more, for example 1.0e-4", optimizer.lr()));
   rules.Require(optimizer.betas_size() == 2, "optimizer.betas",
-                fmt::format("has {} numbers; AdamW takes two, for example [0.9, 0.999]", optimizer.betas_size()));
+                fmt::format("has {} numbers; AdamW takes two, for example [0.9, 0.999]",
+                            optimizer.betas_size()));
   for (int i = 0; i < optimizer.betas_size(); ++i) {
     const double beta = optimizer.betas(i);
     rules.Require(beta >= 0 && beta < 1, fmt::format("optimizer.betas.{}", i),
                   fmt::format("{} does not average; use a number from 0 to below 1", beta));
   }
   rules.Require(std::isfinite(optimizer.eps()) && optimizer.eps() > 0, "optimizer.eps",
-                fmt::format("{} can divide by zero; use a number above 0, for example 1.0e-8", optimizer.eps()));
+                fmt::format("{} can divide by zero; use a number above 0, for example 1.0e-8",
+                            optimizer.eps()));
   rules.Require(NotNegative(optimizer.weight_decay()), "optimizer.weight_decay",
                 fmt::format("{} makes weights grow; use 0 or more", optimizer.weight_decay()));
   rules.Require(NotNegative(optimizer.clip_norm()), "optimizer.clip_norm",
-                fmt::format("{} is no norm; use a number above 0, or 0 for no clipping", optimizer.clip_norm()));
+                fmt::format("{} is no norm; use a number above 0, or 0 for no clipping",
+                            optimizer.clip_norm()));
 }
 
 }  // namespace
@@ -103,11 +117,14 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
   const config::Schedule& schedule = config.schedule();
   rules.Require(schedule.warmup_steps() >= 0, "schedule.warmup_steps",
                 fmt::format("{} is negative; use 0 for no warm-up", schedule.warmup_steps()));
-  rules.Require(schedule.min_lr_ratio() >= 0 && schedule.min_lr_ratio() <= 1, "schedule.min_lr_ratio",
-                fmt::format("{} is no share of optimizer.lr; use a number from 0 to 1", schedule.min_lr_ratio()));
+  rules.Require(schedule.min_lr_ratio() >= 0 && schedule.min_lr_ratio() <= 1,
+                "schedule.min_lr_ratio",
+                fmt::format("{} is no share of optimizer.lr; use a number from 0 to 1",
+                            schedule.min_lr_ratio()));
   const config::Checkpoint& checkpoint = config.checkpoint();
-  rules.Require(checkpoint.every_steps() >= 0, "checkpoint.every_steps",
-                fmt::format("{} is negative; use 0 to save the last step only", checkpoint.every_steps()));
+  rules.Require(
+      checkpoint.every_steps() >= 0, "checkpoint.every_steps",
+      fmt::format("{} is negative; use 0 to save the last step only", checkpoint.every_steps()));
   rules.Require(checkpoint.keep() >= 0, "checkpoint.keep",
                 fmt::format("{} is negative; use 0 to keep every checkpoint", checkpoint.keep()));
   return rules.status();

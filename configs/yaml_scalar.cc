@@ -1,5 +1,6 @@
 #include "configs/yaml_scalar.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <limits>
@@ -10,7 +11,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/charconv.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "base/check.h"
 #include "base/errors.h"
@@ -24,7 +24,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-// The number grammars are spelt out, because YAML 1.1 readers disagree with 1.2 about 010, 1_000, 0x10 and 1e-3.
+// The number grammars are spelt out, because YAML 1.1 readers disagree with 1.2 about 010, 1_000,
+// 0x10 and 1e-3.
 size_t SkipDigits(const std::string& text, size_t i) {
   while (i < text.size() && std::isdigit(static_cast<unsigned char>(text[i]))) ++i;
   return i;
@@ -58,7 +59,8 @@ bool LooksLikeNumber(const std::string& text) {
   return i == text.size();
 }
 
-absl::Status Expected(const std::string& what, const YAML::Node& node, const std::string& advice = {}) {
+absl::Status Expected(const std::string& what, const YAML::Node& node,
+                      const std::string& advice = {}) {
   return ConfigError(fmt::format("expected {}, found {}{}{}", what, DescribeNode(node),
                                  advice.empty() ? "" : "; ", advice));
 }
@@ -110,12 +112,15 @@ absl::StatusOr<bool> ParseBool(const YAML::Node& node) {
   if (text == "true") return true;
   if (text == "false") return false;
   const std::string lower = absl::AsciiStrToLower(text);
-  const bool yes = lower == "yes" || lower == "on" || lower == "y" || lower == "true" || lower == "1";
-  const bool no = lower == "no" || lower == "off" || lower == "n" || lower == "false" || lower == "0";
+  const bool yes =
+      lower == "yes" || lower == "on" || lower == "y" || lower == "true" || lower == "1";
+  const bool no =
+      lower == "no" || lower == "off" || lower == "n" || lower == "false" || lower == "0";
   return Expected("true or false", node, yes ? "write true" : no ? "write false" : "");
 }
 
-absl::StatusOr<const EnumValueDescriptor*> ParseEnum(const YAML::Node& node, const EnumDescriptor& type) {
+absl::StatusOr<const EnumValueDescriptor*> ParseEnum(const YAML::Node& node,
+                                                     const EnumDescriptor& type) {
   std::string choices;
   for (int i = 0; i < type.value_count(); ++i) {
     const EnumValueDescriptor* value = type.value(i);
@@ -126,8 +131,8 @@ absl::StatusOr<const EnumValueDescriptor*> ParseEnum(const YAML::Node& node, con
 }
 
 template <typename T, typename Set, typename Add>
-absl::Status Store(const absl::StatusOr<T>& value, const FieldDescriptor& field, Message& message, Set set,
-                   Add add) {
+absl::Status Store(const absl::StatusOr<T>& value, const FieldDescriptor& field, Message& message,
+                   Set set, Add add) {
   if (!value.ok()) return value.status();
   const Reflection* reflection = message.GetReflection();
   if (field.is_repeated()) {
@@ -140,12 +145,24 @@ absl::Status Store(const absl::StatusOr<T>& value, const FieldDescriptor& field,
 
 }  // namespace
 
-std::string EnumSpelling(const EnumValueDescriptor& value) { return absl::AsciiStrToLower(value.name()); }
+std::string EnumSpelling(const EnumValueDescriptor& value) {
+  return absl::AsciiStrToLower(value.name());
+}
 
 std::string Excerpt(const std::string& text, size_t longest) {
-  if (text.size() <= longest) return absl::Utf8SafeCEscape(text);
-  while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xc0) == 0x80) --longest;  // whole UTF-8
-  return absl::Utf8SafeCEscape(text.substr(0, longest)) + "…";
+  size_t end = std::min(longest, text.size());
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) {
+    --end;  // not inside a UTF-8 sequence
+  }
+  std::string shown;
+  for (size_t i = 0; i < end; ++i) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(text[i]))) {
+      shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
+    } else {
+      shown += text[i];
+    }
+  }
+  return end < text.size() ? shown + "…" : shown;
 }
 
 std::string DescribeNode(const YAML::Node& node) {

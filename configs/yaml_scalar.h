@@ -10,12 +10,13 @@
 
 namespace osler {
 
-// Sets the singular scalar `field`, or adds to the repeated one. The error ("expected …, found …") carries no
-// place: the caller knows it.
+// Sets the singular scalar `field`, or adds to the repeated one. The error ("expected …, found …")
+// carries no place: the caller knows it.
 absl::Status SetScalar(const YAML::Node& node, const google::protobuf::FieldDescriptor& field,
                        google::protobuf::Message& message);
 
-// What stands in the file, for messages: "a list", "nothing", "'text'" (cut when long, control characters escaped).
+// What stands in the file, for messages: "a list", "nothing", "'text'" (cut when long, control
+// characters escaped).
 std::string DescribeNode(const YAML::Node& node);
 
 // At most `longest` bytes of `text`, on one line, control characters escaped, "…" where it was cut.

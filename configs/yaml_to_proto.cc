@@ -42,22 +42,28 @@ class Filler {
 
   absl::StatusOr<YAML::Node> Load(const std::string& text) const;
   absl::Status FillMessage(const YAML::Node& node, const std::string& path, Message& message);
-  absl::Status FillField(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
-                         Message& message);
+  absl::Status FillField(const YAML::Node& node, const std::string& path,
+                         const FieldDescriptor& field, Message& message);
   absl::StatusOr<const FieldDescriptor*> FindField(const std::string& key, const std::string& path,
-                                                   const Descriptor& message, const YAML::Mark& mark) const;
+                                                   const Descriptor& message,
+                                                   const YAML::Mark& mark) const;
   absl::Status AssignAt(const std::vector<std::string>& keys, size_t i, const std::string& path,
                         const YAML::Node& value, Message& message);
 
  private:
-  absl::Status FillList(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
-                        Message& message);
-  absl::Status FillScalar(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
-                          Message& message);
+  absl::Status FillList(const YAML::Node& node, const std::string& path,
+                        const FieldDescriptor& field, Message& message);
+  absl::Status FillScalar(const YAML::Node& node, const std::string& path,
+                          const FieldDescriptor& field, Message& message);
   absl::Status AssignInList(const std::vector<std::string>& keys, size_t i, const std::string& path,
-                            const FieldDescriptor& field, const YAML::Node& value, Message& message);
+                            const FieldDescriptor& field, const YAML::Node& value,
+                            Message& message);
   std::string Place(const YAML::Mark& mark) const {
     return has_lines_ && !mark.is_null() ? fmt::format("{}:{}", name_, mark.line + 1) : name_;
+  }
+  // Where the value of `path` stands: an absent value stands at its key.
+  std::string PlaceOf(const YAML::Node& node, const std::string& path) const {
+    return node.IsNull() && !path.empty() ? places_.Of(path) : Place(node.Mark());
   }
   absl::Status Error(const YAML::Mark& mark, const std::string& message) const {
     return ConfigError(fmt::format("{}: {}", Place(mark), message));
@@ -69,19 +75,21 @@ class Filler {
   SettingPlaces& places_;
 };
 
-// yaml-cpp takes 0x04 for the end of the file and 0x00 for the end of a token: what follows would be lost silently.
+// yaml-cpp takes 0x04 for the end of the file and 0x00 for the end of a token: what follows would
+// be lost silently.
 absl::Status CheckText(const std::string& text, const std::string& name) {
   if (text.size() > kLongestFile) {
-    return ConfigError(fmt::format("{}: is {} bytes long, which is no configuration (at most {})", name,
-                                   text.size(), kLongestFile));
+    return ConfigError(fmt::format("{}: is {} bytes long, which is no configuration (at most {})",
+                                   name, text.size(), kLongestFile));
   }
   size_t line = 1;
   for (const char c : text) {
     if (c == '\n') ++line;
     const auto byte = static_cast<unsigned char>(c);
     if ((byte < 0x20 && c != '\n' && c != '\r' && c != '\t') || byte == 0x7f) {
-      return ConfigError(fmt::format("{}:{}: holds the control character 0x{:02x}; a configuration is UTF-8 text",
-                                     name, line, byte));
+      return ConfigError(
+          fmt::format("{}:{}: holds the control character 0x{:02x}; a configuration is UTF-8 text",
+                      name, line, byte));
     }
   }
   return absl::OkStatus();
@@ -95,11 +103,13 @@ class DocumentMarks : public YAML::EventHandler {
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
   void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
   void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
                        YAML::EmitterStyle::value) override {}
   void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
   void OnMapEnd() override {}
 
  private:
@@ -115,7 +125,8 @@ absl::StatusOr<YAML::Node> Filler::Load(const std::string& text) const {
     DocumentMarks marks;
     if (!parser.HandleNextDocument(marks)) return YAML::Node();
     if (parser.HandleNextDocument(marks)) {
-      return Error(marks.start(), "more text follows the end of the YAML document; keep one document only");
+      return Error(marks.start(),
+                   "more text follows the end of the YAML document; keep one document only");
     }
     return YAML::Load(text);
   } catch (const YAML::Exception& e) {
@@ -123,7 +134,8 @@ absl::StatusOr<YAML::Node> Filler::Load(const std::string& text) const {
   }
 }
 
-absl::StatusOr<const FieldDescriptor*> Filler::FindField(const std::string& key, const std::string& path,
+absl::StatusOr<const FieldDescriptor*> Filler::FindField(const std::string& key,
+                                                         const std::string& path,
                                                          const Descriptor& message,
                                                          const YAML::Mark& mark) const {
   if (key == "<<") {
@@ -135,13 +147,15 @@ absl::StatusOr<const FieldDescriptor*> Filler::FindField(const std::string& key,
                                  SuggestKey(key, message, root_)));
 }
 
-absl::Status Filler::FillMessage(const YAML::Node& node, const std::string& path, Message& message) {
+absl::Status Filler::FillMessage(const YAML::Node& node, const std::string& path,
+                                 Message& message) {
   const Descriptor& type = *message.GetDescriptor();
   if (!node.IsMap()) {
     const std::string subject = path.empty() ? "" : path + ": ";
     const std::string advice = node.IsNull() ? "; delete the key to use the defaults" : "";
-    return Error(node.Mark(), fmt::format("{}expected a map such as {{{}: …}}, found {}{}", subject,
-                                          type.field(0)->name(), DescribeNode(node), advice));
+    return ConfigError(fmt::format("{}: {}expected a map such as {{{}: …}}, found {}{}",
+                                   PlaceOf(node, path), subject, type.field(0)->name(),
+                                   DescribeNode(node), advice));
   }
   std::set<std::string> seen;
   for (const auto& entry : node) {
@@ -150,7 +164,8 @@ absl::Status Filler::FillMessage(const YAML::Node& node, const std::string& path
     const std::string& key = entry.first.Scalar();
     OSLER_ASSIGN_OR_RETURN(const FieldDescriptor* field, FindField(key, path, type, mark));
     if (!seen.insert(key).second) {
-      return Error(mark, fmt::format("key '{}' stands here a second time; keep one", Below(path, key)));
+      return Error(mark,
+                   fmt::format("key '{}' stands here a second time; keep one", Below(path, key)));
     }
     places_.Set(Below(path, key), Place(mark));
     OSLER_RETURN_IF_ERROR(FillField(entry.second, Below(path, key), *field, message));
@@ -169,10 +184,10 @@ absl::Status Filler::FillList(const YAML::Node& node, const std::string& path,
                               const FieldDescriptor& field, Message& message) {
   if (!node.IsSequence()) {
     const Descriptor* item = field.message_type();
-    const std::string example = item == nullptr ? "[0.9, 0.999]"
-                                                : fmt::format("[{{{}: …}}]", item->field(0)->name());
-    return Error(node.Mark(), fmt::format("{}: expected a list such as {}, found {}", path, example,
-                                          DescribeNode(node)));
+    const std::string example =
+        item == nullptr ? "[0.9, 0.999]" : fmt::format("[{{{}: …}}]", item->field(0)->name());
+    return ConfigError(fmt::format("{}: {}: expected a list such as {}, found {}",
+                                   PlaceOf(node, path), path, example, DescribeNode(node)));
   }
   size_t i = 0;
   for (const YAML::Node& item : node) {
@@ -190,13 +205,15 @@ absl::Status Filler::FillList(const YAML::Node& node, const std::string& path,
 
 absl::Status Filler::FillScalar(const YAML::Node& node, const std::string& path,
                                 const FieldDescriptor& field, Message& message) {
-  return Annotate(SetScalar(node, field, message), fmt::format("{}: {}", Place(node.Mark()), path));
+  return Annotate(SetScalar(node, field, message),
+                  fmt::format("{}: {}", PlaceOf(node, path), path));
 }
 
-absl::Status Filler::AssignAt(const std::vector<std::string>& keys, size_t i, const std::string& path,
-                              const YAML::Node& value, Message& message) {
-  OSLER_ASSIGN_OR_RETURN(const FieldDescriptor* field,
-                         FindField(keys[i], path, *message.GetDescriptor(), YAML::Mark::null_mark()));
+absl::Status Filler::AssignAt(const std::vector<std::string>& keys, size_t i,
+                              const std::string& path, const YAML::Node& value, Message& message) {
+  OSLER_ASSIGN_OR_RETURN(
+      const FieldDescriptor* field,
+      FindField(keys[i], path, *message.GetDescriptor(), YAML::Mark::null_mark()));
   const std::string here = Below(path, keys[i]);
   if (i + 1 == keys.size()) {
     message.GetReflection()->ClearField(&message, field);
@@ -205,21 +222,24 @@ absl::Status Filler::AssignAt(const std::vector<std::string>& keys, size_t i, co
   }
   if (field->is_repeated()) return AssignInList(keys, i + 1, here, *field, value, message);
   if (field->message_type() == nullptr) {
-    return ConfigError(fmt::format("{}: '{}' is a single value and has no '{}'", name_, here,
-                                   Shown(keys[i + 1])));
+    return ConfigError(
+        fmt::format("{}: '{}' is a single value and has no '{}'", name_, here, Shown(keys[i + 1])));
   }
-  return AssignAt(keys, i + 1, here, value, *message.GetReflection()->MutableMessage(&message, field));
+  return AssignAt(keys, i + 1, here, value,
+                  *message.GetReflection()->MutableMessage(&message, field));
 }
 
 // keys[i] is the index of an item of the list `field`, whose path is `path`.
-absl::Status Filler::AssignInList(const std::vector<std::string>& keys, size_t i, const std::string& path,
-                                  const FieldDescriptor& field, const YAML::Node& value, Message& message) {
+absl::Status Filler::AssignInList(const std::vector<std::string>& keys, size_t i,
+                                  const std::string& path, const FieldDescriptor& field,
+                                  const YAML::Node& value, Message& message) {
   const auto* reflection = message.GetReflection();
   const int size = reflection->FieldSize(message, &field);
   int index = 0;
   if (!absl::SimpleAtoi(keys[i], &index) || index < 0 || index > size) {
-    return ConfigError(fmt::format("{}: '{}' has {} items: expected an index from 0 to {} (which adds one), found '{}'",
-                                   name_, path, size, size, Shown(keys[i])));
+    return ConfigError(fmt::format(
+        "{}: '{}' has {} items: expected an index from 0 to {} (which adds one), found '{}'", name_,
+        path, size, size, Shown(keys[i])));
   }
   const std::string here = Below(path, std::to_string(index));
   const bool last = i + 1 == keys.size();
@@ -276,8 +296,8 @@ absl::Status FillFromYaml(const std::string& text, Message& message, SettingPlac
     Filler filler(places.file(), /*has_lines=*/true, *message.GetDescriptor(), places);
     OSLER_ASSIGN_OR_RETURN(const YAML::Node root, filler.Load(text));
     if (!root.IsNull()) return filler.FillMessage(root, "", message);
-    return ConfigError(fmt::format("{}: the file holds no settings; docs/config.md shows a complete one",
-                                   places.file()));
+    return ConfigError(fmt::format(
+        "{}: the file holds no settings; docs/config.md shows a complete one", places.file()));
   });
 }
 

@@ -1,8 +1,9 @@
-// YAML text → protobuf message by reflection: keys are field names, enum values are lower-case, every mistake is a
-// config error that says where it stands. Thread-safe (no state).
+// YAML text → protobuf message by reflection: keys are field names, enum values are lower-case,
+// every mistake is a config error that says where it stands. Thread-safe (no state).
 //
-// Accepted is the plain core of YAML 1.2: maps, lists, scalars, comments, quotes, anchors. Refused with a way out:
-// several documents, merge keys, tags, duplicate keys, null values, yes/no for booleans, 8.0 or 010 for integers.
+// Accepted is the plain core of YAML 1.2: maps, lists, scalars, comments, quotes, anchors. Refused
+// with a way out: several documents, merge keys, tags, duplicate keys, null values, yes/no for
+// booleans, 8.0 or 010 for integers.
 #pragma once
 
 #include <map>
@@ -14,7 +15,8 @@
 
 namespace osler {
 
-// Where each setting was written ("train.yaml:12", "--set a.b=c"), by its path ("data.train.0.weight").
+// Where each setting was written ("train.yaml:12", "--set a.b=c"), by its path
+// ("data.train.0.weight").
 class SettingPlaces {
  public:
   explicit SettingPlaces(std::string file) : file_(std::move(file)) {}
@@ -31,10 +33,12 @@ class SettingPlaces {
 };
 
 // Fills the empty `message` from `text`, the content of places.file().
-absl::Status FillFromYaml(const std::string& text, google::protobuf::Message& message, SettingPlaces& places);
+absl::Status FillFromYaml(const std::string& text, google::protobuf::Message& message,
+                          SettingPlaces& places);
 
-// Applies "a.b=value" on top: a scalar, a whole list or map, or a part of a list item ("data.train.0.weight=2",
-// where the index one past the end adds an item). Missing parents are made.
+// Applies "a.b=value" on top: a scalar, a whole list or map, or a part of a list item
+// ("data.train.0.weight=2", where the index one past the end adds an item). Missing parents are
+// made.
 absl::Status ApplyOverride(const std::string& assignment, google::protobuf::Message& message,
                            SettingPlaces& places);
 

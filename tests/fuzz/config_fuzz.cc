@@ -1,5 +1,6 @@
-// Configurations from arbitrary bytes: refused as a config error, or accepted and equal after ToYaml and back. An
-// input "a.b=c\nYAML" whose first line holds "=" before any ":" also exercises --set.
+// Configurations from arbitrary bytes: refused as a config error, or accepted and equal after
+// ToYaml and back. An input "a.b=c\nYAML" whose first line holds "=" before any ":" also exercises
+// --set.
 #include <google/protobuf/util/message_differencer.h>
 
 #include "base/check.h"

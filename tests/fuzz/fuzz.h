@@ -1,10 +1,11 @@
-// What a fuzz target provides. tests/fuzz/<x>_fuzz.cc defines both functions; mutate_main.cc turns it into the test
-// fuzz/<x> (seeded mutations, any compiler, sanitizers welcome), and the same file links under libFuzzer:
+// What a fuzz target provides. tests/fuzz/<x>_fuzz.cc defines both functions; mutate_main.cc turns
+// it into the test fuzz/<x> (seeded mutations, any compiler, sanitizers welcome), and the same file
+// links under libFuzzer:
 //
 //   clang++ -fsanitize=fuzzer,address … tests/fuzz/<x>_fuzz.cc
 //
-// A target takes bytes from nowhere good: it must return for every input, and what it accepts must be consistent
-// (OSLER_CHECK says so by aborting).
+// A target takes bytes from nowhere good: it must return for every input, and what it accepts must
+// be consistent (OSLER_CHECK says so by aborting).
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,11 @@
-// Runs a fuzz target on its seeds and on seeded random mutations of them, always the same for a given --seed.
+// Runs a fuzz target on its seeds and on seeded random mutations of them, always the same for a
+// given --seed.
 //
 //   config_fuzz [--seconds S] [--runs N] [--seed K] [--corpus DIR] [--replay N]
 //
-// Ends after S seconds (default 3) or N inputs, whichever comes first, and prints how many it ran. When the target
-// crashes, takes 10 s or 2 GiB for one input, the number of the input stands on stderr: --replay writes that input
-// to stdout and runs it alone.
+// Ends after S seconds (default 3) or N inputs, whichever comes first, and prints how many it ran.
+// When the target crashes, takes 10 s or 2 GiB for one input, the number of the input stands on
+// stderr: --replay writes that input to stdout and runs it alone.
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -51,14 +52,26 @@ class Draws {
   uint64_t next_ = 0;
 };
 
-// Bytes at which parsers break: signs, brackets, quotes, digits, boundaries of UTF-8 and of integers.
-constexpr char kInteresting[] = "\0\x01\x7f\x80\xbf\xc0\xe2\xed\xf0\xff\n\r\t \"'\\{}[]:,-+.#&*!|>%@`0918eE~</";
+// Bytes at which parsers break: signs, brackets, quotes, digits, boundaries of UTF-8 and of
+// integers.
+constexpr char kInteresting[] =
+    "\0\x01\x7f\x80\xbf\xc0\xe2\xed\xf0\xff\n\r\t \"'\\{}[]:,-+.#&*!|>%@`0918eE~</";
 
 // A number as text or as little-endian bytes that overflow something.
 std::string ExtremeNumber(Draws& draws) {
-  static const std::vector<std::string> kText = {
-      "-1", "0", "00", "1e999", "-0.0", "9223372036854775807", "9223372036854775808",
-      "18446744073709551616", "-9223372036854775809", "4294967296", "2147483648", "nan", "1e-400"};
+  static const std::vector<std::string> kText = {"-1",
+                                                 "0",
+                                                 "00",
+                                                 "1e999",
+                                                 "-0.0",
+                                                 "9223372036854775807",
+                                                 "9223372036854775808",
+                                                 "18446744073709551616",
+                                                 "-9223372036854775809",
+                                                 "4294967296",
+                                                 "2147483648",
+                                                 "nan",
+                                                 "1e-400"};
   const size_t which = draws.Below(kText.size() + 4);
   if (which < kText.size()) return kText[which];
   const uint64_t value = ~uint64_t{0} >> draws.Below(64);
@@ -71,8 +84,10 @@ void MutateOnce(std::string& input, const std::vector<std::string>& seeds, Draws
   const size_t at = draws.Below(input.size() + 1);
   const size_t length = std::min(input.size() - at, 1 + draws.Below(size_t{1} << draws.Below(8)));
   const size_t action = draws.Below(9);
-  if (at < input.size() && action == 0) input[at] = static_cast<char>(input[at] ^ (1 << draws.Below(8)));
-  if (at < input.size() && action == 1) input[at] = kInteresting[draws.Below(sizeof kInteresting - 1)];
+  if (at < input.size() && action == 0)
+    input[at] = static_cast<char>(input[at] ^ (1 << draws.Below(8)));
+  if (at < input.size() && action == 1)
+    input[at] = kInteresting[draws.Below(sizeof kInteresting - 1)];
   if (action == 2) input.insert(at, 1, kInteresting[draws.Below(sizeof kInteresting - 1)]);
   if (action == 3) input.erase(at, length);
   if (action == 4) input.insert(draws.Below(input.size() + 1), input.substr(at, length));
@@ -101,7 +116,8 @@ std::string MakeInput(const std::vector<std::string>& seeds, uint64_t seed, uint
 }
 
 void Run(const std::string& input) {
-  // A copy of exactly this size on the heap, so that a sanitizer sees the first byte read past its end.
+  // A copy of exactly this size on the heap, so that a sanitizer sees the first byte read past its
+  // end.
   const std::unique_ptr<uint8_t[]> bytes(new uint8_t[input.size()]);
   alarm(kMostSeconds);
   std::copy(input.begin(), input.end(), bytes.get());
@@ -130,18 +146,19 @@ volatile int64_t running_input = -1;
 
 void ReportCrash(int signal_number) {
   char text[96];
-  const int n = std::snprintf(text, sizeof text, "fuzz: signal %d at input %lld; --replay %lld shows it\n",
-                              signal_number, static_cast<long long>(running_input),
-                              static_cast<long long>(running_input));
+  const int n = std::snprintf(
+      text, sizeof text, "fuzz: signal %d at input %lld; --replay %lld shows it\n", signal_number,
+      static_cast<long long>(running_input), static_cast<long long>(running_input));
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, static_cast<size_t>(n));
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
 
-// Crashes, hangs and exhausted memory all end in ReportCrash. The address sanitizer reserves terabytes of address
-// space, so there the limit is ASan's own (hard_rss_limit_mb).
+// Crashes, hangs and exhausted memory all end in ReportCrash. The address sanitizer reserves
+// terabytes of address space, so there the limit is ASan's own (hard_rss_limit_mb).
 void ArmLimits() {
-  for (const int fatal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) signal(fatal, ReportCrash);
+  for (const int fatal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM})
+    signal(fatal, ReportCrash);
   std::set_new_handler([] { std::abort(); });
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   const rlimit limit = {kMostMemory, kMostMemory};
@@ -156,7 +173,8 @@ std::vector<std::string> AllSeeds(const std::string& corpus) {
   const auto names = fs->List(corpus);
   if (!names.ok()) return seeds;
   for (const std::string& name : *names) {
-    if (auto text = fs->ReadFile(JoinPath(corpus, name)); text.ok()) seeds.push_back(*std::move(text));
+    if (auto text = fs->ReadFile(JoinPath(corpus, name)); text.ok())
+      seeds.push_back(*std::move(text));
   }
   return seeds;
 }

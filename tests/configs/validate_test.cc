@@ -1,0 +1,151 @@
+// The rules beyond types: which values are impossible, and which odd ones are fine.
+#include <gtest/gtest.h>
+
+#include <ostream>
+
+#include "configs/config.h"
+#include "tests/configs/examples.h"
+#include "tests/testing/matchers.h"
+
+namespace osler {
+namespace {
+
+using ::testing::AllOf;
+using testing::Fails;
+using ::testing::HasSubstr;
+using testing::IsOk;
+using ::testing::StartsWith;
+
+absl::StatusOr<config::Train> Train(const std::string& text) {
+  return ParseTrainConfig(text, "t.yaml", {});
+}
+absl::StatusOr<config::Build> Build(const std::string& text) {
+  return ParseBuildConfig(text, "b.yaml", {});
+}
+
+struct Case {
+  const char* flag;
+  const char* advice;
+};
+
+void PrintTo(const Case& one, std::ostream* out) { *out << one.flag; }
+
+class TrainRuleTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(TrainRuleTest, IsRefused) {
+  const std::string flag = GetParam().flag;
+  const std::string key = flag.substr(0, flag.find('='));
+  EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}),
+              Fails(ExitCode::kConfig,
+                    AllOf(StartsWith("--set " + flag + ": " + key), HasSubstr(GetParam().advice))));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Impossible, TrainRuleTest,
+    ::testing::Values(
+        Case{"model.path=''", "is missing"}, Case{"data.train=[]", "osler data build"},
+        Case{"data.train=[{weight: 1}]", "is missing"},
+        Case{"data.validation=[{weight: 1}]", "data.validation.0.path"},
+        Case{"data.train.0.weight=0", "above 0"}, Case{"data.train.0.weight=-1", "above 0"},
+        Case{"data.sequence_length=1", "2 or more"}, Case{"train.steps=0", "1 or more"},
+        Case{"train.steps=-4", "1 or more"}, Case{"train.global_batch=0", "impossible batch"},
+        Case{"train.micro_batch=0", "impossible batch"},
+        Case{"train.micro_batch=9", "more than train.global_batch, 8"},
+        Case{"train.global_batch=9223372036854775807", "impossible batch"},
+        Case{"train.output=''", "is missing"}, Case{"optimizer.lr=-1e-9", "0 or more"},
+        Case{"optimizer.betas=[0.9]", "takes two"},
+        Case{"optimizer.betas=[0.9, 0.9, 0.9]", "takes two"},
+        Case{"optimizer.betas=[0.9, 1]", "below 1"}, Case{"optimizer.betas=[-0.1, 0.9]", "below 1"},
+        Case{"optimizer.eps=0", "above 0"}, Case{"optimizer.weight_decay=-0.1", "0 or more"},
+        Case{"optimizer.clip_norm=-1", "0 for no clipping"},
+        Case{"schedule.warmup_steps=-1", "no warm-up"},
+        Case{"schedule.min_lr_ratio=1.1", "from 0 to 1"},
+        Case{"schedule.min_lr_ratio=-0.1", "from 0 to 1"},
+        Case{"checkpoint.every_steps=-1", "use 0"}, Case{"checkpoint.keep=-1", "use 0"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Mesh, TrainRuleTest,
+    ::testing::Values(Case{"mesh.data=0", "1 or more"}, Case{"mesh.tensor=0", "1 or more"},
+                      Case{"mesh.tensor=2", "data parallel only; set it to 1 and raise mesh.data"},
+                      Case{"mesh.pipeline=2", "data parallel only"},
+                      Case{"mesh.shard=4", "data parallel only"},
+                      Case{"mesh.context=8", "data parallel only"},
+                      Case{"mesh.data=-2", "1 or more"}));
+
+TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
+  for (const char* flag :
+       {"optimizer.lr=1e-30", "optimizer.lr=0", "schedule.warmup_steps=0",
+        "schedule.warmup_steps=1000", "optimizer.betas=[0, 0]", "optimizer.weight_decay=0",
+        "optimizer.clip_norm=0", "checkpoint.keep=0", "checkpoint.every_steps=0",
+        "data.validation=[]", "train.micro_batch=3", "train.micro_batch=8",
+        "schedule.min_lr_ratio=1", "data.sequence_length=2", "mesh.data=3"}) {
+    EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}), IsOk()) << flag;
+  }
+}
+
+TEST(TrainRulesTest, NameTheLineOfTheSetting) {
+  EXPECT_THAT(Train("model: {path: m}\ndata:\n  train:\n    - path: d\n      weight: -2\n"
+                    "train: {steps: 1, output: r}\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml:5: data.train.0.weight: -2 ")));
+  EXPECT_THAT(
+      Train("model: {path: m}\ndata:\n  train:\n    - path: d\ntrain:\n  steps: 1\n  output: r\n"
+            "mesh:\n  tensor: 2\n"),
+      Fails(ExitCode::kConfig, StartsWith("t.yaml:9: mesh.tensor: 2 ")));
+}
+
+TEST(TrainRulesTest, AMissingKeyIsPlacedAtTheMapThatLacksIt) {
+  EXPECT_THAT(Train("data: {train: [{path: d}]}\ntrain: {steps: 1, output: r}\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml: model.path: is missing")));
+  EXPECT_THAT(Train("model: {path: m}\n\ndata: {packing: true}\ntrain: {steps: 1, output: r}\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml:3: data.train: lists no shards")));
+  EXPECT_THAT(Train("model: {path: m}\ndata:\n  train:\n  - path: d\n  - weight: 1\ntrain: {steps: "
+                    "1, output: r}\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml:5: data.train.1.path: is missing")));
+  EXPECT_THAT(Train("model: {path: m}\ndata: {train: [{path: d}]}\ntrain:\n  output: r\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml:3: train.steps: is missing")));
+  EXPECT_THAT(Train("model: {path: m}\ndata: {train: [{path: d}]}\ntrain:\n  steps: 1\n"),
+              Fails(ExitCode::kConfig, StartsWith("t.yaml:3: train.output: is missing")));
+}
+
+TEST(BuildRulesTest, RefuseImpossibleBuilds) {
+  const std::string good = "{name: a, format: chat_jsonl, path: p}";
+  const struct {
+    std::string text, message;
+  } kCases[] = {
+      {"output: {path: o}\n", "b.yaml: sources: lists nothing to read"},
+      {"sources: []\noutput: {path: o}\n", "b.yaml:1: sources: lists nothing to read"},
+      {"sources:\n- {format: chat_jsonl, path: p}\noutput: {path: o}\n",
+       "b.yaml:2: sources.0.name: is missing"},
+      {"sources:\n- {name: a, path: p}\noutput: {path: o}\n",
+       "b.yaml:2: sources.0.format: is missing"},
+      {"sources:\n- {name: a, format: chat_jsonl}\noutput: {path: o}\n",
+       "b.yaml:2: sources.0.path: is missing"},
+      {"sources:\n- " + good + "\n- " + good + "\noutput: {path: o}\n",
+       "b.yaml:3: sources.1.name: 'a' is the name of sources.0 too"},
+      {"sources:\n- {name: a, format: tokens_jsonl, path: p}\noutput: {path: o}\n",
+       "b.yaml:2: sources.0.trusted: must be true for tokens_jsonl"},
+      {"sources:\n- {name: a, format: tokens_jsonl, path: p,\n   trusted: false}\noutput: {path: "
+       "o}\n",
+       "b.yaml:3: sources.0.trusted: must be true for tokens_jsonl"},
+      {"sources: [" + good + "]\nsplit: {validation: 1}\noutput: {path: o}\n",
+       "b.yaml:2: split.validation: 1 "},
+      {"sources: [" + good + "]\nsplit: {validation: -0.1}\noutput: {path: o}\n",
+       "b.yaml:2: split.validation: -0.1 "},
+      {"sources: [" + good + "]\n", "b.yaml: output.path: is missing"},
+      {"sources: [" + good + "]\noutput: {path: o, shard_mb: 0}\n",
+       "b.yaml:2: output.shard_mb: 0 "},
+      {"sources: [" + good + "]\noutput: {path: o, shard_mb: 9223372036854775807}\n",
+       "b.yaml:2: output.shard_mb: "},
+      {"sources: [" + good + "]\ndeid: {profile: none}\noutput: {path: o}\n",
+       "b.yaml:2: deid.profile: expected safe_harbor, found 'none'"},
+  };
+  for (const auto& one : kCases) {
+    EXPECT_THAT(Build(one.text), Fails(ExitCode::kConfig, StartsWith(one.message)));
+  }
+  EXPECT_THAT(
+      Build("sources: [" + good + "]\nsplit: {validation: 0}\noutput: {path: o, shard_mb: 1}\n"),
+      IsOk());
+}
+
+}  // namespace
+}  // namespace osler
