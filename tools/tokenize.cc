@@ -1,11 +1,160 @@
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "base/progress.h"
+#include "base/status_macros.h"
+#include "data/encoder.h"
 #include "tools/commands.h"
 
 namespace osler {
+namespace {
 
-void AddTokenizeCommand(CLI::App& app, Fs&, Action& action) {
-  CLI::App* command = app.add_subcommand("tokenize", "to be written");
-  command->callback([&action] { action = [] { return ConfigError("tokenize: to be written"); }; });
+using Json = nlohmann::ordered_json;
+
+constexpr char kAbout[] =
+    "Turn texts and chats into token ids and a loss mask. Needs tokenizer.json (and, for chats, the chat template), no "
+    "weights.";
+constexpr char kMore[] =
+    "Input, one JSON object a line:\n"
+    "  {\"text\": \"…\"}             gets the tokenizer's own special tokens; mask 0 only for those before the text\n"
+    "  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …], \"add_generation_prompt\": false}\n"
+    "                            gets only what the chat template writes; mask 1 for the assistant's words and ends\n"
+    "Output, one line for each: {\"input_ids\": […], \"mask\": […], \"text\": \"…\"}\n"
+    "Example: osler tokenize --model gemma-3-1b-it --input chats.jsonl --output ids.jsonl";
+
+struct Flags {
+  std::string model, input, output;
+};
+
+// A file that gets its name only when it is complete.
+class AtomicOutput {
+ public:
+  AtomicOutput(Fs& fs, std::string path) : fs_(fs), path_(std::move(path)), partial_(path_ + ".tmp") {}
+  ~AtomicOutput() {
+    if (file_ == nullptr) return;
+    file_.reset();
+    fs_.Remove(partial_).IgnoreError();
+  }
+  absl::Status Open() {
+    OSLER_ASSIGN_OR_RETURN(file_, fs_.Open(partial_, OpenMode::kTruncate));
+    return absl::OkStatus();
+  }
+  absl::Status Append(std::string_view line) {
+    buffer_.append(line);
+    return buffer_.size() < (size_t{1} << 20) ? absl::OkStatus() : Flush();
+  }
+  absl::Status Commit() {
+    OSLER_RETURN_IF_ERROR(Flush());
+    OSLER_RETURN_IF_ERROR(file_->Sync());
+    OSLER_RETURN_IF_ERROR(file_->Close());
+    OSLER_RETURN_IF_ERROR(fs_.Rename(partial_, path_));
+    file_.reset();
+    return fs_.SyncDirectory(ParentDirectory(path_));
+  }
+
+ private:
+  absl::Status Flush() {
+    OSLER_RETURN_IF_ERROR(file_->Append(buffer_));
+    buffer_.clear();
+    return absl::OkStatus();
+  }
+
+  Fs& fs_;
+  std::string path_, partial_, buffer_;
+  std::unique_ptr<WritableFile> file_;
+};
+
+absl::StatusOr<std::vector<Message>> ReadMessages(const Json& list) {
+  if (!list.is_array()) return DataError("\"messages\" must be a list");
+  std::vector<Message> messages;
+  for (const Json& item : list) {
+    const auto text = [&](const char* key) { return item.is_object() && item.contains(key) && item[key].is_string(); };
+    if (!text("role") || !text("content")) {
+      return DataError(absl::StrCat("message ", messages.size() + 1,
+                                    ": must be an object with \"role\" and \"content\", both strings"));
+    }
+    messages.push_back({item["role"].get<std::string>(), item["content"].get<std::string>()});
+  }
+  return messages;
+}
+
+absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const Json& text) {
+  if (!text.is_string()) return DataError("\"text\" must be a string");
+  const std::string& bytes = text.get_ref<const std::string&>();
+  if (static_cast<int64_t>(bytes.size()) > kMaxTextBytes) return DataError("the text is longer than 1 GiB");
+  Encoding encoding = encoder.tokenizer()->Encode(bytes, SpecialTokens::kAdd);
+  EncodedRecord out{std::move(encoding.ids), {}};
+  out.labels = out.ids;
+  std::fill_n(out.labels.begin(), encoding.front, kIgnore);
+  return out;
+}
+
+absl::StatusOr<EncodedRecord> EncodeLine(const RecordEncoder& encoder, std::string_view line) {
+  const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (record.is_discarded()) return DataError("not valid JSON");
+  if (!record.is_object()) return DataError("must be a JSON object");
+  if (record.contains("text") == record.contains("messages")) {
+    return DataError("must have either \"text\" or \"messages\"");
+  }
+  if (record.contains("text")) return EncodeText(encoder, record["text"]);
+  OSLER_ASSIGN_OR_RETURN(const std::vector<Message> messages, ReadMessages(record["messages"]));
+  const Json prompt = record.value("add_generation_prompt", Json(false));
+  if (!prompt.is_boolean()) return DataError("\"add_generation_prompt\" must be true or false");
+  return encoder.EncodeMessages(messages, prompt.get<bool>());
+}
+
+std::string OutputLine(const Tokenizer& tokenizer, const EncodedRecord& encoded) {
+  std::vector<int> mask;
+  mask.reserve(encoded.labels.size());
+  for (const int32_t label : encoded.labels) mask.push_back(label != kIgnore);
+  const Json line = {{"input_ids", encoded.ids}, {"mask", mask}, {"text", tokenizer.Decode(encoded.ids)}};
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+absl::Status Convert(const RecordEncoder& encoder, const std::string& path, std::string_view input,
+                     AtomicOutput& output) {
+  Progress progress("tokenizing", std::count(input.begin(), input.end(), '\n'), "lines");
+  for (int64_t number = 1; !input.empty(); ++number) {
+    const size_t end = std::min(input.find('\n'), input.size());
+    const auto encoded = EncodeLine(encoder, input.substr(0, end));
+    if (!encoded.ok()) return Annotate(encoded.status(), absl::StrCat(path, ":", number));
+    const absl::Status written = output.Append(OutputLine(*encoder.tokenizer(), *encoded));
+    if (!written.ok()) return Reclassify(written, ExitCode::kData);
+    input.remove_prefix(std::min(end + 1, input.size()));
+    progress.Update(number);
+  }
+  progress.Finish();
+  return absl::OkStatus();
+}
+
+absl::Status Run(Fs& fs, const Flags& flags) {
+  OSLER_ASSIGN_OR_RETURN(const auto encoder, RecordEncoder::Create(fs, flags.model));
+  if (encoder->tokenizer() == nullptr) return Tokenizer::Load(fs, flags.model).status();
+  const auto input = fs.Map(flags.input);
+  if (!input.ok()) return Reclassify(input.status(), ExitCode::kData);
+  AtomicOutput output(fs, flags.output);
+  if (absl::Status opened = output.Open(); !opened.ok()) return Reclassify(opened, ExitCode::kData);
+  OSLER_RETURN_IF_ERROR(Convert(*encoder, flags.input, (*input)->data(), output));
+  return Reclassify(output.Commit(), ExitCode::kData);
+}
+
+}  // namespace
+
+void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action) {
+  CLI::App* command = app.add_subcommand("tokenize", kAbout);
+  command->footer(kMore);
+  auto flags = std::make_shared<Flags>();
+  command->add_option("--model", flags->model, "model directory in Hugging Face layout")->required();
+  command->add_option("--input", flags->input, "JSON lines to read")->required();
+  command->add_option("--output", flags->output, "JSON lines to write; replaced only when complete")->required();
+  command->callback([&fs, &action, flags] { action = [&fs, flags] { return Run(fs, *flags); }; });
 }
 
 }  // namespace osler

@@ -1,8 +1,8 @@
-// Chat templates, rendered as the model directory's own template does (Gemma: docs/tokenizer.md).
+// Chat templates: the model directory's own Jinja text, rendered as transformers renders it (docs/tokenizer.md).
 //
-// Jinja is not interpreted: the template text (chat_template.jinja, or "chat_template" in tokenizer_config.json) is
-// recognised by its markers and rendered by code, and an unknown one is a config error. Nothing is added that the
-// directory's template does not have.
+// The text is chat_template.jinja, or "chat_template" in tokenizer_config.json. Gemma's family is covered (turns that
+// end in <end_of_turn>); a template that uses anything this build does not render exactly is a config error "unknown
+// chat template" that says where. Nothing is added that the directory's template does not have.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,12 @@ class ChatTemplate {
  public:
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Load(Fs& fs, const std::string& model_directory);
   virtual ~ChatTemplate() = default;
-  // Data errors say which message (1-based) is wrong: unknown role, roles that do not alternate.
+  // Data errors say which message (1-based) is wrong: unknown role, a system message that is not the first, whatever
+  // the template itself refuses (roles that do not alternate).
   virtual absl::StatusOr<RenderedChat> Render(const std::vector<Message>& messages,
                                               bool add_generation_prompt) const = 0;
-  virtual const std::string& digest() const = 0;  // SHA-256 of the template text
+  // SHA-256 of the template text and of the special tokens it writes.
+  virtual const std::string& digest() const = 0;
 };
 
 }  // namespace osler

@@ -1,0 +1,119 @@
+#include "data/encoder.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/errors.h"
+#include "base/status_macros.h"
+
+namespace osler {
+
+// A model directory may lack a tokenizer, or have one that this build does not know, as long as every record holds
+// ready ids; so what went wrong is kept and told to the first record that needs text.
+struct RecordEncoder::State {
+  int64_t vocab_size = 0;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  absl::Status no_tokenizer, no_template;
+  std::string digest = "tokens";
+
+  absl::Status CheckIds(const std::vector<int32_t>& ids, std::string_view what) const;
+};
+
+namespace {
+
+// Labels are the ids that begin inside a target range. Ranges are in order; begins need not be quite.
+EncodedRecord WithLabels(Encoding encoding, const std::vector<std::pair<int64_t, int64_t>>& targets) {
+  EncodedRecord out;
+  out.labels.assign(encoding.ids.size(), kIgnore);
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    const int64_t begin = encoding.begins[i];
+    const auto after = std::upper_bound(targets.begin(), targets.end(), begin,
+                                        [](int64_t at, const auto& range) { return at < range.first; });
+    if (after != targets.begin() && begin < std::prev(after)->second) out.labels[i] = encoding.ids[i];
+  }
+  out.ids = std::move(encoding.ids);
+  return out;
+}
+
+absl::StatusOr<EncodedRecord> EncodeTokens(const RecordBody& body) {
+  if (body.labels.size() != body.input_ids.size()) {
+    return DataError(absl::StrCat(body.input_ids.size(), " input_ids but ", body.labels.size(), " labels"));
+  }
+  for (size_t i = 0; i < body.labels.size(); ++i) {
+    if (body.labels[i] < 0 && body.labels[i] != kIgnore) {
+      return DataError(absl::StrCat("label ", i, " is ", body.labels[i], "; a label is an id or ", kIgnore));
+    }
+  }
+  return EncodedRecord{body.input_ids, body.labels};
+}
+
+}  // namespace
+
+absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids, std::string_view what) const {
+  for (size_t i = 0; vocab_size > 0 && i < ids.size(); ++i) {
+    if ((ids[i] >= 0 || (ids[i] == kIgnore && what == "label")) && ids[i] < vocab_size) continue;
+    return DataError(absl::StrCat(absl::string_view(what.data(), what.size()), " ", i, " is ", ids[i],
+                                  ", but the model's vocabulary has ", vocab_size, " tokens (0 to ",
+                                  vocab_size - 1, "): tokenizer/vocabulary mismatch; use the tokenizer that belongs "
+                                  "to the model"));
+  }
+  return absl::OkStatus();
+}
+
+RecordEncoder::RecordEncoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
+RecordEncoder::~RecordEncoder() = default;
+
+absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(Fs& fs, const std::string& model_directory,
+                                                                     int64_t vocab_size) {
+  auto state = std::make_unique<State>();
+  state->vocab_size = vocab_size;
+  if (model_directory.empty()) {
+    state->no_tokenizer = ConfigError("chat records need a tokenizer: name a model directory");
+  } else if (auto tokenizer = Tokenizer::Load(fs, model_directory); !tokenizer.ok()) {
+    state->no_tokenizer = Annotate(tokenizer.status(), "chat records need a tokenizer");
+  } else {
+    state->tokenizer = *std::move(tokenizer);
+    auto chat_template = ChatTemplate::Load(fs, model_directory);
+    state->no_template = chat_template.status();
+    if (chat_template.ok()) state->chat_template = *std::move(chat_template);
+    const std::string parts[] = {state->tokenizer->digest(),
+                                 state->chat_template ? state->chat_template->digest() : ""};
+    state->digest = Sha256Hex(parts[0] + parts[1]).substr(0, 32);
+  }
+  return std::unique_ptr<RecordEncoder>(new RecordEncoder(std::move(state)));
+}
+
+absl::StatusOr<EncodedRecord> RecordEncoder::EncodeMessages(const std::vector<Message>& messages,
+                                                            bool add_generation_prompt) const {
+  OSLER_RETURN_IF_ERROR(state_->no_tokenizer);
+  OSLER_RETURN_IF_ERROR(state_->no_template);
+  OSLER_ASSIGN_OR_RETURN(const RenderedChat chat,
+                         state_->chat_template->Render(messages, add_generation_prompt));
+  if (static_cast<int64_t>(chat.text.size()) > kMaxTextBytes) return DataError("the chat is longer than 1 GiB");
+  EncodedRecord out = WithLabels(state_->tokenizer->Encode(chat.text, SpecialTokens::kNone), chat.targets);
+  OSLER_RETURN_IF_ERROR(state_->CheckIds(out.ids, "token"));
+  return out;
+}
+
+absl::StatusOr<EncodedRecord> RecordEncoder::Encode(const CleanRecord& record) const {
+  const bool tokens = record.body().is_tokens();
+  auto out = tokens ? EncodeTokens(record.body()) : EncodeMessages(record.body().messages, false);
+  absl::Status status = out.status();
+  if (status.ok() && tokens) {
+    status = state_->CheckIds(out->ids, "token");
+    if (status.ok()) status = state_->CheckIds(out->labels, "label");
+  }
+  // What is wrong with the model directory is not this record's fault.
+  if (ExitCodeOf(status) == ExitCode::kConfig) return status;
+  if (!status.ok()) return Annotate(status, absl::StrCat("record ", record.id()));
+  return out;
+}
+
+const Tokenizer* RecordEncoder::tokenizer() const { return state_->tokenizer.get(); }
+const std::string& RecordEncoder::digest() const { return state_->digest; }
+
+}  // namespace osler

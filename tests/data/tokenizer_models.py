@@ -1,0 +1,222 @@
+"""Tiny tokenizers of the Gemma kind, trained on the spot by `tokenizers`: the outside oracle of the tokenizer tests."""
+
+import argparse
+import functools
+import inspect
+import json
+import os
+import random
+import subprocess
+import textwrap
+
+from tokenizers import Tokenizer, models, pre_tokenizers, normalizers, trainers
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OSLER = os.environ.get("OSLER_BIN", os.path.join(ROOT, "build", "release", "osler"))
+SAMPLES = os.path.join(ROOT, "..", "shared", "samples")
+
+SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
+NEWLINES = ["\n" * n for n in range(1, 32)]
+SPACES = ["\u2581" * n for n in range(2, 32)]
+TAGS = ["[multimodal]", "<unused0>", "<unused1>", "<unused10>", "<table>", "<caption>", "<thead>", "</table>", "<h1>",
+        "</h1>", "<b>", "<strong>", "<br>"]
+BYTES = [f"<0x{i:02X}>" for i in range(256)]
+
+# Written for these tests in the shape of Gemma 3's: system text goes before the first user turn.
+GEMMA3_TEMPLATE = textwrap.dedent("""\
+    {{ bos_token }}
+    {%- if messages[0]['role'] == 'system' -%}
+        {%- if messages[0]['content'] is string -%}
+            {%- set first_user_prefix = messages[0]['content'] + '\\n\\n' -%}
+        {%- else -%}
+            {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\\n\\n' -%}
+        {%- endif -%}
+        {%- set loop_messages = messages[1:] -%}
+    {%- else -%}
+        {%- set first_user_prefix = "" -%}
+        {%- set loop_messages = messages -%}
+    {%- endif -%}
+    {%- for message in loop_messages -%}
+        {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+            {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+        {%- endif -%}
+        {%- if (message['role'] == 'assistant') -%}
+            {%- set role = "model" -%}
+        {%- else -%}
+            {%- set role = message['role'] -%}
+        {%- endif -%}
+        {{ '<start_of_turn>' + role + '\\n' + (first_user_prefix if loop.first else "") }}
+        {%- if message['content'] is string -%}
+            {{ message['content'] | trim }}
+        {%- elif message['content'] is iterable -%}
+            {%- for item in message['content'] -%}
+                {%- if item['type'] == 'image' -%}
+                    {{ '<start_of_image>' }}
+                {%- elif item['type'] == 'text' -%}
+                    {{ item['text'] | trim }}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- else -%}
+            {{ raise_exception("Invalid content type") }}
+        {%- endif -%}
+        {{ '<end_of_turn>\\n' }}
+    {%- endfor -%}
+    {%- if add_generation_prompt -%}
+        {{'<start_of_turn>model\\n'}}
+    {%- endif -%}
+    """)
+
+# The same turns as Gemma 1 and 2 write them: no system text.
+GEMMA2_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}")
+
+# Plain text between tags, line by line, content not trimmed.
+PLAIN_TEMPLATE = textwrap.dedent("""\
+    {# A comment. #}
+    {% for m in messages if m.role != "system" %}
+      {% if loop.first and messages[0].role == "system" %}
+    <start_of_turn>user
+    {{ messages[0].content.strip() ~ "\\n" }}{{ m.content }}<end_of_turn>
+      {% else %}
+    <start_of_turn>{{ "model" if m.role == "assistant" else m["role"] }}
+    {{ m.content }}<end_of_turn>
+      {% endif %}
+    {% endfor %}
+    {% if add_generation_prompt and messages[-1].role != "assistant" %}
+    <start_of_turn>model
+    {% endif %}
+    """)
+
+
+@functools.lru_cache(maxsize=None)
+def corpus():
+    """Lines of English (Python's own help texts) and a little of other scripts."""
+    lines = []
+    for module in (argparse, subprocess, random, textwrap, json):
+        lines += inspect.getsource(module).splitlines()
+    other = ["Die Patientin klagt über Übelkeit und Schwindel.", "Пациент жалуется на боль в груди.",
+             "患者は咳と発熱を訴えている。", "病人 主诉 胸痛 三天", "O paciente não tem alergias à penicilina.",
+             "BP 120/80 mmHg, HR 72 bpm, SpO₂ 98 %, T 37.2 °C — no distress"]
+    return [line for line in lines if line.strip()] + other * 40
+
+
+def added(token_id, content, special=False, **flags):
+    entry = dict(id=token_id, content=content, single_word=False, lstrip=False, rstrip=False, normalized=False,
+                 special=special)
+    entry.update(flags)
+    return entry
+
+
+@functools.lru_cache(maxsize=None)
+def trained(vocab_size, across_spaces=False):
+    """(vocab, merges): words start with ▁, or, across_spaces, merges may swallow spaces anywhere."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    if not across_spaces:
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIALS + NEWLINES + SPACES + TAGS + BYTES,
+                                  show_progress=False, max_token_length=24)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], model["merges"]
+
+
+def gemma(vocab_size=2000, across_spaces=False, **parts):
+    """A tokenizer.json (as an object) laid out like Gemma 3's; `parts` replace parts of it, model_x those of the model."""
+    vocab, merges = trained(vocab_size, across_spaces)
+    document = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [added(vocab[t], t, t in SPECIALS) for t in SPECIALS + NEWLINES + SPACES + TAGS],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                     {"SpecialToken": {"id": "<bos>", "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [vocab["<bos>"]], "tokens": ["<bos>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+                  "vocab": dict(vocab), "merges": list(merges)},
+    }
+    for key, value in parts.items():
+        if key.startswith("model_"):
+            document["model"][key[len("model_"):]] = value
+        else:
+            document[key] = value
+    return document
+
+
+def write_model(directory, document, chat_template=GEMMA3_TEMPLATE, template_file=True, config=None):
+    """A model directory without weights."""
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as out:
+        json.dump(document, out, ensure_ascii=False)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>",
+                "unk_token": "<unk>", "pad_token": "<pad>", "clean_up_tokenization_spaces": False}
+    if chat_template is not None and template_file:
+        with open(os.path.join(directory, "chat_template.jinja"), "w", encoding="utf-8") as out:
+            out.write(chat_template)
+    elif chat_template is not None:
+        settings["chat_template"] = chat_template
+    settings.update(config or {})
+    with open(os.path.join(directory, "tokenizer_config.json"), "w", encoding="utf-8") as out:
+        json.dump(settings, out)
+    return str(directory)
+
+
+def run_tokenize(model, lines, directory, raw=False):
+    """Runs `osler tokenize`; gives (exit code, stderr, output lines or None)."""
+    source, target = os.path.join(directory, "in.jsonl"), os.path.join(directory, "out.jsonl")
+    with open(source, "wb") as out:
+        for line in lines:
+            out.write(line if raw else json.dumps(line).encode() + b"\n")
+    done = subprocess.run([OSLER, "tokenize", "--model", str(model), "--input", source, "--output", target],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        return done.returncode, done.stderr, None
+    with open(target, encoding="utf-8") as handle:
+        return 0, done.stderr, [json.loads(line) for line in handle.read().split("\n")[:-1]]
+
+
+ALPHABETS = [
+    "abcdefghijklmnopqrstuvwxyz     ", "ABCabc012 .,;:!?()[]<>/\\'\"", "    \t\t\n\n\r\n", "éèüñçøßāőẅ áö",
+    "АБВГДабвгд ёЖ", "患者は咳と発熱病院中文 。、", "한국어 안녕하세요", "مرحبا العالم ", "שלום עולם",
+    "हिन्दी नमस्ते", "e\u0301a\u0308o\u0302\u0327n\u0303 ", "\u1100\u1161\u11a8 \u1112\u1161\u11ab",
+    "👩\u200d⚕️👨\u200d👩\u200d👧\u200d👦🏥💊🇩🇪🇫🇷😀🫀 ", "\x00\x01\x02\x07\x1b\x7f\x80\x9f\xa0\xad\u200b\u200e\ufeff",
+    "\u2028\u2029\u3000\u00a0\u2003\u1680 a", "\u2581_ \u2581", "℃℉µ±×÷≤≥√∞‰½¼²³₂αβγδ ", "\ufffd\uffff\U0010ffff\U000e0001\ue000",
+    "<0x0A>\n<bos>", "0123456789.-/: ",
+]
+
+
+def random_text(rng, pieces=()):
+    out = []
+    for _ in range(rng.randint(1, 6)):
+        kind = rng.random()
+        if kind < 0.55:
+            alphabet = rng.choice(ALPHABETS)
+            out.append("".join(rng.choice(alphabet) for _ in range(rng.randint(1, 12))))
+        elif kind < 0.7:
+            out.append(rng.choice(corpus()))
+        elif kind < 0.85 and pieces:
+            out.append(rng.choice(pieces))
+        elif kind < 0.95:
+            out.append("".join(random_character(rng) for _ in range(rng.randint(1, 6))))
+        else:
+            out.append(rng.choice(" \n") * rng.randint(1, 70))
+    return "".join(out)
+
+
+def random_character(rng):
+    while True:
+        code = rng.choice([rng.randrange(0x300), rng.randrange(0x10000), rng.randrange(0x110000)])
+        if not 0xD800 <= code < 0xE000:
+            return chr(code)
