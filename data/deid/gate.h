@@ -12,7 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <unordered_map>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "configs/schema/build.pb.h"
@@ -32,6 +32,9 @@ class DeidGate {
   // Takes the record and returns its clean form. Errors are of class data and name rule and offset,
   // never text.
   absl::StatusOr<CleanRecord> Pass(RawRecord raw);
+  // The same for many, in order, on `threads` threads; result i is that of record i, and codes and counts are those
+  // of Pass called on each in turn.
+  std::vector<absl::StatusOr<CleanRecord>> PassAll(std::vector<RawRecord> raws, int threads);
 
   const RuleCounts& counts() const;
   int64_t records() const;
@@ -40,6 +43,7 @@ class DeidGate {
 
  private:
   struct State;
+  CleanRecord Admit(RawRecord raw, const RuleCounts& found);
   explicit DeidGate(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

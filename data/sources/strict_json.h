@@ -1,0 +1,15 @@
+// JSON of one line, stricter than the grammar: a repeated key, nesting deeper than 64 and bytes
+// that are not UTF-8 are errors. Messages give the byte in the line, never what stands there.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace osler {
+
+// Data errors have no place of their own; callers add file and line. Thread-safe.
+absl::StatusOr<nlohmann::json> ParseStrictJson(std::string_view line);
+
+}  // namespace osler
