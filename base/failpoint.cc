@@ -1,5 +1,6 @@
 #include "base/failpoint.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -58,10 +59,23 @@ void Act(const std::string& action) {
   }
 }
 
+int OpenTrace() {
+  const char* path = std::getenv("OSLER_FAILPOINT_TRACE");
+  return path == nullptr ? -1 : open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+}
+
+void Trace(int fd, std::string_view phase) {
+  std::string line(phase);
+  line.resize(31, ' ');  // one write of fixed length replaces the earlier name
+  OSLER_CHECK(pwrite(fd, (line + "\n").data(), 32, 0) == 32);
+}
+
 }  // namespace
 
 void Failpoint(std::string_view phase) {
   static std::vector<Armed> armed = Parse();
+  static const int trace = OpenTrace();
+  if (trace >= 0) Trace(trace, phase);
   if (armed.empty()) return;
   std::vector<std::string> actions;
   {

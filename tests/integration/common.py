@@ -59,6 +59,7 @@ def save_model(path, config=None, seed=0, dtype=torch.float32, **save):
 
 def load_model(path, dtype=torch.float32):
     model = transformers.Gemma3ForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+    model.model.embed_tokens.padding_idx = None  # id 0 is a token like any other
     return model.to(dtype).eval()
 
 
