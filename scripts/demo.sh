@@ -59,7 +59,7 @@ YAML
 done
 "$osler" data inspect shards/train --records >clean.jsonl
 "$osler" data inspect heldout/train --records >clean_heldout.jsonl
-python3 "$repo/scripts/demo/before_after.py" clinic/visits.jsonl clean.jsonl >&2
+python3 "$repo/scripts/demo/before_after.py" clinic/visits.jsonl clinic/planted.jsonl clean.jsonl >&2
 
 # ---- 2. a tiny Gemma 3 with random weights
 step "2. A tiny Gemma 3 model with random weights"

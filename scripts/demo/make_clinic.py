@@ -185,8 +185,10 @@ def visit(rng, p, number, doctor):
         "subject": p.subject,
         "messages": [{"role": "user", "content": " ".join(note.sentences) + "\n" + rng.choice(QUESTIONS)},
                      {"role": "assistant", "content": answer}],
-        "known": {"name": [f"{p.first} {p.last}", p.last, doctor], "id": [p.mrn], "address": [p.street]},
+        "known": {"name": [f"{p.first} {p.last}", p.last, doctor], "address": [p.street]},
     }
+    if p.number % 2 == 0:  # of the others the gate has to find the number by what stands before it
+        record["known"]["id"] = [p.mrn]
     return record, note.planted
 
 

@@ -82,7 +82,7 @@ def main():
 
     rows = [
         ("identifiers planted", f"{sum(by_kind.values())}: " + ", ".join(f"{k} {n}" for k, n in sorted(by_kind.items()))),
-        ("replaced by the gate", f"{sum(rules.values())}: " + ", ".join(f"{k} {n}" for k, n in sorted(rules.items()))),
+        ("replaced by the gate", f"{sum(rules.values())}: " + ", ".join(f"{k} {n}" for k, n in sorted(rules.items()) if n)),
         ("still readable", f"{len(left)}"),
         ("training", f"{len(metrics)} steps on {resume['ranks']} ranks, {statistics.median(m['tokens_per_s'] for m in metrics):,.0f} tokens/s"),
         ("kill -9, then resume", f"killed after step {resume['killed_after']}, resumed from the checkpoint of step {resume['resumed_from']}"),
