@@ -26,7 +26,7 @@ class Records(torch.utils.data.Dataset):
 
     def __init__(self, path, tokenizer, length):
         self.items = []
-        for line in pathlib.Path(path).read_text().splitlines():
+        for line in pathlib.Path(path).read_text().rstrip("\n").split("\n"):
             messages = json.loads(line)["messages"]
             prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
             answer = messages[-1]["content"].strip() + "<end_of_turn>"

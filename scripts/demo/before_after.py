@@ -10,7 +10,7 @@ import textwrap
 
 
 def lines(path):
-    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+    return [json.loads(line) for line in pathlib.Path(path).read_text().rstrip("\n").split("\n")]
 
 
 raw, planted, clean = map(lines, sys.argv[1:4])

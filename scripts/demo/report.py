@@ -19,7 +19,7 @@ TARGET = 0.9
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().rstrip("\n").split("\n")]
 
 
 def identifiers_left(root):

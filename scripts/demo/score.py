@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--output", required=True, type=pathlib.Path)
     args = parser.parse_args()
     logging.disable_progress_bar()
-    records = [json.loads(line) for line in args.records.read_text().splitlines()]
+    records = [json.loads(line) for line in args.records.read_text().rstrip("\n").split("\n")]
     classes = json.loads(args.answers.read_text())
     results = [score(directory, records, classes) for directory in args.models]
     args.output.write_text("".join(json.dumps(result) + "\n" for result in results))
