@@ -22,8 +22,9 @@ struct ModelSpec {
   std::string family;  // "gemma3_text"
   // Declares every parameter in `store` (values undefined) and returns the blocks over those slots.
   std::function<Model(ParameterStore& store)> build;
-  // The store's name for a tensor name found in a checkpoint, whatever its spelling; nullopt for a
-  // tensor that is not part of the text model (vision tower, projector) or a tied copy of the head.
+  // The store's name for a tensor name found in a checkpoint, whatever its spelling; a tied head
+  // that a file writes a second time is the embedding. nullopt for a tensor that is not part of the
+  // text model (vision tower, projector).
   std::function<std::optional<std::string>(std::string_view tensor)> canonical_name;
   // The value Gemma-style random initialisation gives a parameter: N(0, std²), or a constant where
   // std is 0.

@@ -192,8 +192,7 @@ std::optional<std::string> Gemma3CanonicalName(std::string_view tensor, bool tie
   consume("language_model.");
   consume("model.");
   if (name != "lm_head.weight") return "model." + std::string(name);
-  if (tied_head) return std::nullopt;
-  return std::string(name);
+  return tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
 }
 
 ModelSpec MakeGemma3Spec(const Gemma3Config& config) {
