@@ -164,21 +164,6 @@ absl::StatusOr<double> Trainer::State::ValidationLoss() {
   return mean;
 }
 
-// A full disk does not end training: the next checkpoint may succeed. Only a last one must.
-absl::Status Trainer::State::Checkpoint(bool last) {
-  const auto begin = Clock::now();
-  const absl::Status saved = SaveCheckpoint();
-  blocked_ms += MillisecondsSince(begin);
-  const bool disk_full = saved.message().find("No space left") != absl::string_view::npos ||
-                         saved.message().find("quota") != absl::string_view::npos;
-  if (saved.ok() || last || !disk_full) return saved;
-  if (is_first()) {
-    LogError("checkpoint of step {} failed, training goes on without it: {}", step,
-             std::string(saved.message()));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Trainer::Run() {
   State& s = *state_;
   const config::Train& c = s.config;
@@ -198,7 +183,11 @@ absl::Status Trainer::Run() {
     }
     if (s.is_first()) s.metrics->Append(report);
     progress.Update(s.step, absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
-    if (save) OSLER_RETURN_IF_ERROR(s.Checkpoint(last));
+    if (save) {
+      const auto begin = Clock::now();
+      OSLER_RETURN_IF_ERROR(s.SaveCheckpoint(last ? State::FullDisk::kFail : State::FullDisk::kGoOn));
+      s.blocked_ms += MillisecondsSince(begin);
+    }
     if (s.stop_agreed && s.step < steps) {
       return StoppedError(absl::StrCat("stopped on request at step ", s.step, " of ", steps,
                                        " with a durable checkpoint; run the same command to continue"));

@@ -172,14 +172,24 @@ absl::Status Trainer::State::OpenStream() {
   });
 }
 
-absl::Status Trainer::State::SaveCheckpoint() {
+absl::Status Trainer::State::WriteCheckpoint() {
+  OSLER_RETURN_IF_ERROR(metrics->Sync());
+  CheckpointState state = TensorState(store, *optimizer);
+  OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
+  state.texts[kStateFile] = ProgressToJson({step, here}, identity);
+  state.texts[kConfigFile] = ToYaml(config);
+  return checkpoints->Save(step, state);
+}
+
+absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
   return OnFirstRank(mesh.world(), [&]() -> absl::Status {
-    OSLER_RETURN_IF_ERROR(Reclassify(metrics->Sync(), ExitCode::kCheckpoint));
-    CheckpointState state = TensorState(store, *optimizer);
-    OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
-    state.texts[kStateFile] = ProgressToJson({step, here}, identity);
-    state.texts[kConfigFile] = ToYaml(config);
-    return checkpoints->Save(step, state);
+    const absl::Status written = WriteCheckpoint();
+    if (!absl::IsResourceExhausted(written) || policy == FullDisk::kFail) {
+      return Reclassify(written, ExitCode::kCheckpoint);
+    }
+    LogError("checkpoint of step {} failed, training goes on without it: {}", step,
+             std::string(written.message()));
+    return absl::OkStatus();
   });
 }
 

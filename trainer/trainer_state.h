@@ -25,14 +25,16 @@ struct Trainer::State {
   absl::Status LoadParameters();
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
   absl::Status OpenStream();
-  absl::Status SaveCheckpoint();
+  // A full disk does not end training, the next checkpoint may succeed; only a last one must.
+  enum class FullDisk { kGoOn, kFail };
+  absl::Status SaveCheckpoint(FullDisk policy);
+  absl::Status WriteCheckpoint();  // of the first rank
 
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::StatusOr<LossSum> Compute(const std::vector<Pack>& packs, int64_t global_targets);
   absl::Status Update(const LossSum& local, int64_t global_targets, StepReport& report);
   // The loss over one pass of data.validation, per target token.
   absl::StatusOr<double> ValidationLoss();
-  absl::Status Checkpoint(bool last);
 
   Communicator& data_axis() const { return mesh.comm(Axis::kData); }
   bool is_first() const { return mesh.world().rank() == 0; }
