@@ -11,8 +11,9 @@
 
 namespace osler {
 
-// A model directory may lack a tokenizer, or have one that this build does not know, as long as every record holds
-// ready ids; so what went wrong is kept and told to the first record that needs text.
+// A model directory may lack a tokenizer, or have one that this build does not know, as long as
+// every record holds ready ids; so what went wrong is kept and told to the first record that needs
+// text.
 struct RecordEncoder::State {
   int64_t vocab_size = 0;
   std::unique_ptr<Tokenizer> tokenizer;
@@ -25,15 +26,19 @@ struct RecordEncoder::State {
 
 namespace {
 
-// Labels are the ids that begin inside a target range. Ranges are in order; begins need not be quite.
-EncodedRecord WithLabels(Encoding encoding, const std::vector<std::pair<int64_t, int64_t>>& targets) {
+// Labels are the ids that begin inside a target range. Ranges are in order; begins need not be
+// quite.
+EncodedRecord WithLabels(Encoding encoding,
+                         const std::vector<std::pair<int64_t, int64_t>>& targets) {
   EncodedRecord out;
   out.labels.assign(encoding.ids.size(), kIgnore);
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
     const int64_t begin = encoding.begins[i];
-    const auto after = std::upper_bound(targets.begin(), targets.end(), begin,
-                                        [](int64_t at, const auto& range) { return at < range.first; });
-    if (after != targets.begin() && begin < std::prev(after)->second) out.labels[i] = encoding.ids[i];
+    const auto after =
+        std::upper_bound(targets.begin(), targets.end(), begin,
+                         [](int64_t at, const auto& range) { return at < range.first; });
+    if (after != targets.begin() && begin < std::prev(after)->second)
+      out.labels[i] = encoding.ids[i];
   }
   out.ids = std::move(encoding.ids);
   return out;
@@ -41,11 +46,13 @@ EncodedRecord WithLabels(Encoding encoding, const std::vector<std::pair<int64_t,
 
 absl::StatusOr<EncodedRecord> EncodeTokens(const RecordBody& body) {
   if (body.labels.size() != body.input_ids.size()) {
-    return DataError(absl::StrCat(body.input_ids.size(), " input_ids but ", body.labels.size(), " labels"));
+    return DataError(
+        absl::StrCat(body.input_ids.size(), " input_ids but ", body.labels.size(), " labels"));
   }
   for (size_t i = 0; i < body.labels.size(); ++i) {
     if (body.labels[i] < 0 && body.labels[i] != kIgnore) {
-      return DataError(absl::StrCat("label ", i, " is ", body.labels[i], "; a label is an id or ", kIgnore));
+      return DataError(
+          absl::StrCat("label ", i, " is ", body.labels[i], "; a label is an id or ", kIgnore));
     }
   }
   return EncodedRecord{body.input_ids, body.labels};
@@ -53,13 +60,15 @@ absl::StatusOr<EncodedRecord> EncodeTokens(const RecordBody& body) {
 
 }  // namespace
 
-absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids, std::string_view what) const {
+absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids,
+                                            std::string_view what) const {
   for (size_t i = 0; vocab_size > 0 && i < ids.size(); ++i) {
     if ((ids[i] >= 0 || (ids[i] == kIgnore && what == "label")) && ids[i] < vocab_size) continue;
-    return DataError(absl::StrCat(absl::string_view(what.data(), what.size()), " ", i, " is ", ids[i],
-                                  ", but the model's vocabulary has ", vocab_size, " tokens (0 to ",
-                                  vocab_size - 1, "): tokenizer/vocabulary mismatch; use the tokenizer that belongs "
-                                  "to the model"));
+    return DataError(absl::StrCat(
+        absl::string_view(what.data(), what.size()), " ", i, " is ", ids[i],
+        ", but the model's vocabulary has ", vocab_size, " tokens (0 to ", vocab_size - 1,
+        "): tokenizer/vocabulary mismatch; use the tokenizer that belongs "
+        "to the model"));
   }
   return absl::OkStatus();
 }
@@ -67,8 +76,8 @@ absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids, std
 RecordEncoder::RecordEncoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
 RecordEncoder::~RecordEncoder() = default;
 
-absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(Fs& fs, const std::string& model_directory,
-                                                                     int64_t vocab_size) {
+absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(
+    Fs& fs, const std::string& model_directory, int64_t vocab_size) {
   auto state = std::make_unique<State>();
   state->vocab_size = vocab_size;
   if (model_directory.empty()) {
@@ -93,8 +102,10 @@ absl::StatusOr<EncodedRecord> RecordEncoder::EncodeMessages(const std::vector<Me
   OSLER_RETURN_IF_ERROR(state_->no_template);
   OSLER_ASSIGN_OR_RETURN(const RenderedChat chat,
                          state_->chat_template->Render(messages, add_generation_prompt));
-  if (static_cast<int64_t>(chat.text.size()) > kMaxTextBytes) return DataError("the chat is longer than 1 GiB");
-  EncodedRecord out = WithLabels(state_->tokenizer->Encode(chat.text, SpecialTokens::kNone), chat.targets);
+  if (static_cast<int64_t>(chat.text.size()) > kMaxTextBytes)
+    return DataError("the chat is longer than 1 GiB");
+  EncodedRecord out =
+      WithLabels(state_->tokenizer->Encode(chat.text, SpecialTokens::kNone), chat.targets);
   OSLER_RETURN_IF_ERROR(state_->CheckIds(out.ids, "token"));
   return out;
 }

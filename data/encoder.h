@@ -1,7 +1,8 @@
 // From a clean record to token ids and labels: what training learns from.
 //
-// Token records pass as they are. Chat records go through the model directory's template and tokenizer; BOS comes
-// from the template alone; labels are the ids where the template says "target", -100 elsewhere.
+// Token records pass as they are. Chat records go through the model directory's template and
+// tokenizer; BOS comes from the template alone; labels are the ids where the template says
+// "target", -100 elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -26,16 +27,20 @@ struct EncodedRecord {
 // Immutable and thread-safe.
 class RecordEncoder {
  public:
-  // `model_directory` may be empty: then only token records can be encoded, and others are a config error that says
-  // to name a model. Ids outside [0, vocab_size) are data errors when vocab_size > 0.
-  static absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(Fs& fs, const std::string& model_directory,
+  // `model_directory` may be empty, or lack a tokenizer or have one this build does not know: token
+  // records are encoded all the same, and the first chat record is a config error that says what is
+  // missing. Ids outside [0, vocab_size) are data errors when vocab_size > 0.
+  static absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(Fs& fs,
+                                                               const std::string& model_directory,
                                                                int64_t vocab_size = 0);
   ~RecordEncoder();
+  // Errors name the record and the position, never text.
   absl::StatusOr<EncodedRecord> Encode(const CleanRecord& record) const;
   absl::StatusOr<EncodedRecord> EncodeMessages(const std::vector<Message>& messages,
                                                bool add_generation_prompt) const;
-  const Tokenizer* tokenizer() const;  // null without a model directory
-  // Names the sidecar of lengths: digest of tokenizer and template ("tokens" without a model directory).
+  const Tokenizer* tokenizer() const;  // null without a usable tokenizer
+  // Names the sidecar of lengths: 32 hex digits over tokenizer and template; "tokens" without a
+  // usable tokenizer.
   const std::string& digest() const;
 
  private:

@@ -19,13 +19,17 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kAbout[] =
-    "Turn texts and chats into token ids and a loss mask. Needs tokenizer.json (and, for chats, the chat template), no "
+    "Turn texts and chats into token ids and a loss mask. Needs tokenizer.json (and, for chats, "
+    "the chat template), no "
     "weights.";
 constexpr char kMore[] =
     "Input, one JSON object a line:\n"
-    "  {\"text\": \"…\"}             gets the tokenizer's own special tokens; mask 0 only for those before the text\n"
-    "  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …], \"add_generation_prompt\": false}\n"
-    "                            gets only what the chat template writes; mask 1 for the assistant's words and ends\n"
+    "  {\"text\": \"…\"}             gets the tokenizer's own special tokens; mask 0 only for "
+    "those before the text\n"
+    "  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …], \"add_generation_prompt\": "
+    "false}\n"
+    "                            gets only what the chat template writes; mask 1 for the "
+    "assistant's words and ends\n"
     "Output, one line for each: {\"input_ids\": […], \"mask\": […], \"text\": \"…\"}\n"
     "Example: osler tokenize --model gemma-3-1b-it --input chats.jsonl --output ids.jsonl";
 
@@ -36,7 +40,8 @@ struct Flags {
 // A file that gets its name only when it is complete.
 class AtomicOutput {
  public:
-  AtomicOutput(Fs& fs, std::string path) : fs_(fs), path_(std::move(path)), partial_(path_ + ".tmp") {}
+  AtomicOutput(Fs& fs, std::string path)
+      : fs_(fs), path_(std::move(path)), partial_(path_ + ".tmp") {}
   ~AtomicOutput() {
     if (file_ == nullptr) return;
     file_.reset();
@@ -75,10 +80,13 @@ absl::StatusOr<std::vector<Message>> ReadMessages(const Json& list) {
   if (!list.is_array()) return DataError("\"messages\" must be a list");
   std::vector<Message> messages;
   for (const Json& item : list) {
-    const auto text = [&](const char* key) { return item.is_object() && item.contains(key) && item[key].is_string(); };
+    const auto text = [&](const char* key) {
+      return item.is_object() && item.contains(key) && item[key].is_string();
+    };
     if (!text("role") || !text("content")) {
-      return DataError(absl::StrCat("message ", messages.size() + 1,
-                                    ": must be an object with \"role\" and \"content\", both strings"));
+      return DataError(
+          absl::StrCat("message ", messages.size() + 1,
+                       ": must be an object with \"role\" and \"content\", both strings"));
     }
     messages.push_back({item["role"].get<std::string>(), item["content"].get<std::string>()});
   }
@@ -88,7 +96,8 @@ absl::StatusOr<std::vector<Message>> ReadMessages(const Json& list) {
 absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const Json& text) {
   if (!text.is_string()) return DataError("\"text\" must be a string");
   const std::string& bytes = text.get_ref<const std::string&>();
-  if (static_cast<int64_t>(bytes.size()) > kMaxTextBytes) return DataError("the text is longer than 1 GiB");
+  if (static_cast<int64_t>(bytes.size()) > kMaxTextBytes)
+    return DataError("the text is longer than 1 GiB");
   Encoding encoding = encoder.tokenizer()->Encode(bytes, SpecialTokens::kAdd);
   EncodedRecord out{std::move(encoding.ids), {}};
   out.labels = out.ids;
@@ -114,7 +123,8 @@ std::string OutputLine(const Tokenizer& tokenizer, const EncodedRecord& encoded)
   std::vector<int> mask;
   mask.reserve(encoded.labels.size());
   for (const int32_t label : encoded.labels) mask.push_back(label != kIgnore);
-  const Json line = {{"input_ids", encoded.ids}, {"mask", mask}, {"text", tokenizer.Decode(encoded.ids)}};
+  const Json line = {
+      {"input_ids", encoded.ids}, {"mask", mask}, {"text", tokenizer.Decode(encoded.ids)}};
   return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -151,9 +161,11 @@ void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action) {
   CLI::App* command = app.add_subcommand("tokenize", kAbout);
   command->footer(kMore);
   auto flags = std::make_shared<Flags>();
-  command->add_option("--model", flags->model, "model directory in Hugging Face layout")->required();
+  command->add_option("--model", flags->model, "model directory in Hugging Face layout")
+      ->required();
   command->add_option("--input", flags->input, "JSON lines to read")->required();
-  command->add_option("--output", flags->output, "JSON lines to write; replaced only when complete")->required();
+  command->add_option("--output", flags->output, "JSON lines to write; replaced only when complete")
+      ->required();
   command->callback([&fs, &action, flags] { action = [&fs, flags] { return Run(fs, *flags); }; });
 }
 

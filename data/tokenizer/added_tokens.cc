@@ -83,8 +83,9 @@ absl::StatusOr<AddedTokens::Token> AddedTokens::ParseToken(const JsonPart& part)
   return token;
 }
 
-// `tokenizers` gives an added token the vocabulary's id or else the next free one, and only warns when the file says
-// something else; then ids would not be what the file says, so it is an error here.
+// `tokenizers` gives an added token the vocabulary's id or else the next free one, and only warns
+// when the file says something else; then ids would not be what the file says, so it is an error
+// here.
 absl::Status AddedTokens::AddAll(const JsonPart& part, const Bpe& bpe) {
   int64_t largest = -1;
   for (size_t i = 0; i < part.value->size(); ++i) {
@@ -97,9 +98,10 @@ absl::Status AddedTokens::AddAll(const JsonPart& part, const Bpe& bpe) {
     int64_t id = bpe.IdOf(token.content);
     if (id < 0) id = largest >= bpe.size() ? largest + 1 : bpe.size();
     if (id != token.id) {
-      return part.at(i).Error(absl::StrCat("\"", token.content, "\" says id ", token.id,
-                                           " but follows the vocabulary and the tokens before it with id ",
-                                           id, "; list added tokens by id, without holes"));
+      return part.at(i).Error(
+          absl::StrCat("\"", token.content, "\" says id ", token.id,
+                       " but follows the vocabulary and the tokens before it with id ", id,
+                       "; list added tokens by id, without holes"));
     }
     largest = std::max(largest, id);
     if (!by_id_.emplace(id, tokens_.size()).second) {
@@ -117,7 +119,8 @@ absl::Status AddedTokens::BuildTries(const JsonPart& part, const Normalizer& nor
     for (size_t i = 0; i < tokens_.size(); ++i) {
       Token& token = tokens_[i];
       if (token.special != special) continue;
-      token.text = token.normalized ? normalizer.Apply(ToMappedText(token.content)).text : token.content;
+      token.text =
+          token.normalized ? normalizer.Apply(ToMappedText(token.content)).text : token.content;
       if (token.text.empty()) {
         return part.Error(absl::StrCat("\"", token.content, "\" is empty after normalisation"));
       }

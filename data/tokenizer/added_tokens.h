@@ -1,7 +1,9 @@
-// The "added_tokens" of tokenizer.json: tokens found by exact match, before the model sees the text.
+// The "added_tokens" of tokenizer.json: tokens found by exact match, before the model sees the
+// text.
 //
-// Those with normalized: false are looked for in the input, the others in what the normalizer made of the stretches
-// between them. Matching is leftmost-longest; lstrip, rstrip and single_word act on a match as in `tokenizers`.
+// Those with normalized: false are looked for in the input, the others in what the normalizer made
+// of the stretches between them. Matching is leftmost-longest; lstrip, rstrip and single_word act
+// on a match as in `tokenizers`.
 #pragma once
 
 #include <array>
@@ -19,8 +21,8 @@
 
 namespace osler {
 
-// A stretch of text: an added token, or (id -1) what lies between. With rstrip, a token's white space may belong to
-// the next token too, as in `tokenizers`.
+// A stretch of text: an added token, or (id -1) what lies between. With rstrip, a token's white
+// space may belong to the next token too, as in `tokenizers`.
 struct AddedSpan {
   size_t begin, end;
   int32_t id;
@@ -53,7 +55,8 @@ class AddedTokens {
   std::vector<AddedSpan> Split(std::string_view text, bool normalized) const;
 
   int32_t IdOf(std::string_view content) const;  // -1 if not an added token
-  // What decoders see of an added token: its content, normalised if it is matched so (`tokenizers` 0.23). Null if none.
+  // What decoders see of an added token: its content, normalised if it is matched so (`tokenizers`
+  // 0.23). Null if none.
   const std::string* TextOf(int64_t id) const;
   int64_t id_bound() const { return id_bound_; }
 

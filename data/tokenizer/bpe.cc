@@ -8,8 +8,8 @@
 namespace osler {
 namespace {
 
-constexpr size_t kShort = 32;           // symbols: below, a plain scan beats the queue
-constexpr size_t kLongestCached = 48;   // bytes
+constexpr size_t kShort = 32;          // symbols: below, a plain scan beats the queue
+constexpr size_t kLongestCached = 48;  // bytes
 constexpr uint32_t kGone = ~uint32_t{0};
 
 struct Node {
@@ -43,8 +43,8 @@ class Bpe::ChunkCache {
     uint32_t begin = 0, size = 0;   // the chunk, in the word
     uint32_t first = 0, count = 0;  // its tokens, in the output; count 0: to be filled in
   };
-  // Appends the tokens of the chunk word[begin, to) to `out` if they are known; otherwise its entry has count 0.
-  // Null: too long to be kept.
+  // Appends the tokens of the chunk word[begin, to) to `out` if they are known; otherwise its entry
+  // has count 0. Null: too long to be kept.
   Entry* Find(uint32_t begin, uint32_t to, std::vector<Symbol>& out) {
     const uint32_t size = to - begin;
     if (size > kLongestCached) return nullptr;
@@ -95,8 +95,8 @@ bool Bpe::AppendBytes(std::string_view character, uint32_t begin, std::vector<Sy
   return true;
 }
 
-// As `tokenizers` does: unknown characters wait (and fuse) until the next known one; byte tokens do not end the wait.
-// Without an unknown token they vanish.
+// As `tokenizers` does: unknown characters wait (and fuse) until the next known one; byte tokens do
+// not end the wait. Without an unknown token they vanish.
 bool Bpe::Symbols(std::string_view word, std::vector<Symbol>& out) const {
   out.reserve(word.size());
   bool waiting = false, in_order = true;
@@ -151,7 +151,8 @@ size_t Bpe::MergeLong(Symbol* chunk, size_t size) const {
                      merge == FlatMap::kNone ? -1 : static_cast<int32_t>(merge & 0xFFFFFFFFu)};
   };
   for (uint32_t i = 0; i < size; ++i) {
-    nodes[i] = {chunk[i].id, chunk[i].begin, i == 0 ? kGone : i - 1, i + 1 == size ? kGone : i + 1, true};
+    nodes[i] = {chunk[i].id, chunk[i].begin, i == 0 ? kGone : i - 1, i + 1 == size ? kGone : i + 1,
+                true};
     if (i == 0) continue;
     if (const Candidate made = candidate(i - 1, i); made.made >= 0) waiting.push_back(made);
   }
@@ -176,7 +177,8 @@ size_t Bpe::MergeLong(Symbol* chunk, size_t size) const {
     }
   }
   size_t count = 0;
-  for (uint32_t at = 0; at != kGone; at = nodes[at].next) chunk[count++] = {nodes[at].id, nodes[at].begin};
+  for (uint32_t at = 0; at != kGone; at = nodes[at].next)
+    chunk[count++] = {nodes[at].id, nodes[at].begin};
   return count;
 }
 

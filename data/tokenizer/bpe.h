@@ -1,9 +1,11 @@
-// The "model" of tokenizer.json: byte-pair encoding as `tokenizers` does it (Sennrich et al., arXiv 1508.07909).
+// The "model" of tokenizer.json: byte-pair encoding as `tokenizers` does it (Sennrich et al., arXiv
+// 1508.07909).
 //
-// Every character is a symbol; the adjacent pair of lowest rank (leftmost among equals) merges until none is left.
-// Gemma runs this over whole stretches of text without splitting into words, so it must be near-linear: the text is
-// first cut where no merge of this vocabulary can ever reach across (exact, found from the merges when loading), a cut
-// seen before in the same text is copied, and a long one uses a linked list and a priority queue.
+// Every character is a symbol; the adjacent pair of lowest rank (leftmost among equals) merges
+// until none is left. Gemma runs this over whole stretches of text without splitting into words, so
+// it must be near-linear: the text is first cut where no merge of this vocabulary can ever reach
+// across (exact, found from the merges when loading), a cut seen before in the same text is copied,
+// and a long one uses a linked list and a priority queue.
 #pragma once
 
 #include <array>
@@ -39,7 +41,7 @@ class Bpe {
   int32_t IdOf(std::string_view token) const;  // -1 if absent
   // The token's text; null if no token has this id.
   const std::string* TextOf(int64_t id) const;
-  int64_t size() const { return static_cast<int64_t>(ids_.size()); }    // tokens
+  int64_t size() const { return static_cast<int64_t>(ids_.size()); }        // tokens
   int64_t id_bound() const { return static_cast<int64_t>(texts_.size()); }  // largest id + 1
 
  private:
@@ -68,14 +70,14 @@ class Bpe {
   std::string unk_token_;
   bool has_unk_ = false, fuse_unk_ = false, byte_fallback_ = false, ignore_merges_ = false;
   int32_t unk_id_ = -1;
-  std::array<int32_t, 256> bytes_{};    // id of <0xXX>, or -1
-  std::array<int32_t, 128> ascii_{};    // id of a one-character token, or -1
-  FlatMap characters_;                  // the same for other code points
-  std::vector<std::string> texts_;      // by id
-  std::vector<uint8_t> present_;        // by id: ids need not be dense
+  std::array<int32_t, 256> bytes_{};                   // id of <0xXX>, or -1
+  std::array<int32_t, 128> ascii_{};                   // id of a one-character token, or -1
+  FlatMap characters_;                                 // the same for other code points
+  std::vector<std::string> texts_;                     // by id
+  std::vector<uint8_t> present_;                       // by id: ids need not be dense
   std::unordered_map<std::string_view, int32_t> ids_;  // views of texts_
-  FlatMap merges_;                      // (left, right) → rank << 32 | new id
-  FlatMap crossings_;                   // pairs of characters that some merge joins
+  FlatMap merges_;                                     // (left, right) → rank << 32 | new id
+  FlatMap crossings_;                                  // pairs of characters that some merge joins
   std::vector<std::pair<int32_t, int32_t>> pairs_;     // the merges, while loading
   bool chunked_ = true;
 };

@@ -75,8 +75,8 @@ absl::Status Bpe::ReadVocabulary(const JsonPart& part) {
   for (const auto& [token, id] : part.value->items()) {
     const size_t number = id.get<size_t>();
     if (present_[number] != 0) {
-      return part.Error(absl::StrCat("id ", number, " belongs to two tokens, ", Shown(texts_[number]),
-                                     " and ", Shown(token)));
+      return part.Error(absl::StrCat("id ", number, " belongs to two tokens, ",
+                                     Shown(texts_[number]), " and ", Shown(token)));
     }
     present_[number] = 1;
     texts_[number] = token;
@@ -148,14 +148,16 @@ absl::Status Bpe::FindSpecials(const JsonPart& part) {
     unk_id_ = IdOf(unk_token_);
     // With all bytes at hand the unknown token is never wanted.
     if (unk_id_ < 0 && !all_bytes) {
-      return part.at("unk_token").Error(absl::StrCat(Shown(unk_token_), " is not in the vocabulary"));
+      return part.at("unk_token")
+          .Error(absl::StrCat(Shown(unk_token_), " is not in the vocabulary"));
     }
   }
   return absl::OkStatus();
 }
 
-// A merge joins two neighbouring characters for good: the last of its left part and the first of its right part.
-// Two characters that no merge joins are never in one token, so the text may be cut between them.
+// A merge joins two neighbouring characters for good: the last of its left part and the first of
+// its right part. Two characters that no merge joins are never in one token, so the text may be cut
+// between them.
 void Bpe::FindCrossings() {
   std::vector<uint8_t> fallback(texts_.size());
   for (const int32_t id : bytes_) {
@@ -168,7 +170,8 @@ void Bpe::FindCrossings() {
       chunked_ = false;
       break;
     }
-    const std::string &a = texts_[static_cast<size_t>(left)], &b = texts_[static_cast<size_t>(right)];
+    const std::string &a = texts_[static_cast<size_t>(left)],
+                      &b = texts_[static_cast<size_t>(right)];
     if (a.empty() || b.empty()) continue;
     size_t at = 0;
     const int32_t last = CharacterId(LastCodePoint(a, a.size()));

@@ -61,9 +61,11 @@ absl::StatusOr<Source> FindTemplate(Fs& fs, const std::string& directory, const 
   if (config.contains("chat_template") && !config["chat_template"].is_null()) {
     return TemplateIn(config, config_path);
   }
-  return ConfigError(absl::StrCat(directory, " has no chat template (neither chat_template.jinja nor \"chat_template\" "
-                                             "in tokenizer_config.json): messages cannot be turned into text; use an "
-                                             "instruction-tuned model's directory or copy its chat_template.jinja"));
+  return ConfigError(
+      absl::StrCat(directory,
+                   " has no chat template (neither chat_template.jinja nor \"chat_template\" "
+                   "in tokenizer_config.json): messages cannot be turned into text; use an "
+                   "instruction-tuned model's directory or copy its chat_template.jinja"));
 }
 
 // A special token's text: "x" or {"content": "x", …}; empty if absent.
@@ -92,7 +94,8 @@ class GemmaTemplate : public ChatTemplate {
     const jinja::Variables variables{&messages, add_generation_prompt, strings_};
     auto text = template_.Render(variables);
     if (!text.ok()) {
-      return ExitCodeOf(text.status()) == ExitCode::kData ? text.status() : Annotate(text.status(), where_);
+      return ExitCodeOf(text.status()) == ExitCode::kData ? text.status()
+                                                          : Annotate(text.status(), where_);
     }
     RenderedChat chat;
     OSLER_ASSIGN_OR_RETURN(chat.targets, Targets(messages, *text));
@@ -109,12 +112,14 @@ class GemmaTemplate : public ChatTemplate {
     for (size_t i = 0; i < messages.size(); ++i) {
       const std::string& role = messages[i].role;
       if (role != "system" && role != "user" && role != "assistant") {
-        return DataError(absl::StrCat("message ", i + 1, ": unknown role; roles are system, user and assistant"));
+        return DataError(absl::StrCat("message ", i + 1,
+                                      ": unknown role; roles are system, user and assistant"));
       }
       if (role == "system" && i > 0) {
         return DataError(absl::StrCat("message ", i + 1, ": a system message must be the first"));
       }
-      if (!IsUtf8(messages[i].content)) return DataError(absl::StrCat("message ", i + 1, ": not UTF-8"));
+      if (!IsUtf8(messages[i].content))
+        return DataError(absl::StrCat("message ", i + 1, ": not UTF-8"));
       bytes += messages[i].content.size();
     }
     if (bytes > (size_t{1} << 29)) return DataError("the chat is longer than 512 MiB");
@@ -122,8 +127,8 @@ class GemmaTemplate : public ChatTemplate {
   }
 
   // Each assistant's content and the end of turn that the template writes right behind it.
-  absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> Targets(const std::vector<Message>& messages,
-                                                                   const jinja::Text& text) const {
+  absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> Targets(
+      const std::vector<Message>& messages, const jinja::Text& text) const {
     std::vector<const jinja::Span*> spans(messages.size(), nullptr);
     for (const jinja::Span& span : text.spans) {
       const jinja::Span*& known = spans[static_cast<size_t>(span.message)];
@@ -146,8 +151,8 @@ class GemmaTemplate : public ChatTemplate {
   }
 
   absl::Status Unknown(int64_t message, std::string_view why) const {
-    return ConfigError(absl::StrCat(where_, ": unknown chat template: the content of message ", message + 1, " ",
-                                    absl::string_view(why.data(), why.size())));
+    return ConfigError(absl::StrCat(where_, ": unknown chat template: the content of message ",
+                                    message + 1, " ", absl::string_view(why.data(), why.size())));
   }
 
   jinja::Template template_;
@@ -155,35 +160,40 @@ class GemmaTemplate : public ChatTemplate {
   std::string where_, digest_;
 };
 
-absl::StatusOr<jinja::Template> ParseGemma(const Source& source, const std::vector<std::string>& names) {
+absl::StatusOr<jinja::Template> ParseGemma(const Source& source,
+                                           const std::vector<std::string>& names) {
   auto parsed = jinja::Template::Parse(source.text, names);
   if (!parsed.ok()) return Annotate(parsed.status(), source.where + ": unknown chat template");
-  if (source.text.find(kStartOfTurn) == std::string::npos || source.text.find(kEndOfTurn) == std::string::npos) {
-    return ConfigError(absl::StrCat(source.where, ": unknown chat template: this build knows Gemma's, with "
-                                                  "<start_of_turn> and <end_of_turn>"));
+  if (source.text.find(kStartOfTurn) == std::string::npos ||
+      source.text.find(kEndOfTurn) == std::string::npos) {
+    return ConfigError(absl::StrCat(source.where,
+                                    ": unknown chat template: this build knows Gemma's, with "
+                                    "<start_of_turn> and <end_of_turn>"));
   }
   return parsed;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(Fs& fs, const std::string& model_directory) {
+absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(
+    Fs& fs, const std::string& model_directory) {
   const std::string config_path = JoinPath(model_directory, "tokenizer_config.json");
   OSLER_ASSIGN_OR_RETURN(const Json config, ReadConfigObject(fs, config_path));
-  OSLER_ASSIGN_OR_RETURN(const Source source, FindTemplate(fs, model_directory, config, config_path));
+  OSLER_ASSIGN_OR_RETURN(const Source source,
+                         FindTemplate(fs, model_directory, config, config_path));
+  OSLER_ASSIGN_OR_RETURN(jinja::Template parsed,
+                         ParseGemma(source, {"bos_token", "eos_token", "unk_token", "pad_token"}));
   OSLER_ASSIGN_OR_RETURN(
-      jinja::Template parsed,
-      ParseGemma(source, {"bos_token", "eos_token", "unk_token", "pad_token"}));
-  OSLER_ASSIGN_OR_RETURN(const Json map,
-                         ReadConfigObject(fs, JoinPath(model_directory, "special_tokens_map.json")));
+      const Json map, ReadConfigObject(fs, JoinPath(model_directory, "special_tokens_map.json")));
   std::vector<std::pair<std::string, std::string>> strings;
   std::string identity = source.text;
   for (const std::string& name : parsed.reads()) {
     std::string text = TokenText(config, name);
     if (text.empty()) text = TokenText(map, name);
     if (text.empty()) {
-      return ConfigError(absl::StrCat(source.where, ": the chat template writes ", name, ", but ", config_path,
-                                      " does not say what it is; add \"", name, "\" there"));
+      return ConfigError(absl::StrCat(source.where, ": the chat template writes ", name, ", but ",
+                                      config_path, " does not say what it is; add \"", name,
+                                      "\" there"));
     }
     absl::StrAppend(&identity, absl::string_view("\0", 1), name, absl::string_view("\0", 1), text);
     strings.emplace_back(name, std::move(text));

@@ -19,7 +19,8 @@ int HexDigit(char c) {
   return -1;
 }
 
-// The byte of "<0xXX>", or -1. `tokenizers` reads the digits with Rust's from_str_radix, which takes a plus sign.
+// The byte of "<0xXX>", or -1. `tokenizers` reads the digits with Rust's from_str_radix, which
+// takes a plus sign.
 int ByteOf(const std::string& token) {
   if (token.size() != 6 || token.compare(0, 3, "<0x") != 0 || token[5] != '>') return -1;
   const int high = token[3] == '+' ? 0 : HexDigit(token[3]), low = HexDigit(token[4]);
@@ -49,7 +50,8 @@ std::vector<std::string> JoinBytes(std::vector<std::string> tokens) {
   return out;
 }
 
-std::string Strip(const std::string& token, const std::string& content, int64_t start, int64_t stop) {
+std::string Strip(const std::string& token, const std::string& content, int64_t start,
+                  int64_t stop) {
   std::string_view left = token;
   const auto size = content.size();
   for (; start > 0 && left.substr(0, size) == content; --start) left.remove_prefix(size);
@@ -77,7 +79,8 @@ absl::Status Decoder::Add(const JsonPart& part, int depth) {
     OSLER_RETURN_IF_ERROR(ExpectObject(part, {"type", "decoders"}));
     const JsonPart list = part.at("decoders");
     OSLER_RETURN_IF_ERROR(ExpectArray(list));
-    for (size_t i = 0; i < list.value->size(); ++i) OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
+    for (size_t i = 0; i < list.value->size(); ++i)
+      OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
     return absl::OkStatus();
   }
   if (type == "Replace") {
@@ -94,7 +97,8 @@ absl::Status Decoder::Add(const JsonPart& part, int depth) {
     OSLER_ASSIGN_OR_RETURN(const int64_t stop, ExpectInteger(part.at("stop"), 0, INT64_MAX));
     size_t at = 0;
     if (!content.empty()) NextCodePoint(content, at);
-    if (content.empty() || at != content.size()) return part.at("content").Error("must be one character");
+    if (content.empty() || at != content.size())
+      return part.at("content").Error("must be one character");
     steps_.push_back({Kind::kStrip, "", std::move(content), start, stop});
     return absl::OkStatus();
   }
@@ -103,8 +107,9 @@ absl::Status Decoder::Add(const JsonPart& part, int depth) {
     steps_.push_back({type == "Fuse" ? Kind::kFuse : Kind::kByteFallback, "", ""});
     return absl::OkStatus();
   }
-  return part.Error(absl::StrCat("unknown decoder \"", type,
-                                 "\": this build knows Replace, ByteFallback, Fuse, Strip and Sequence"));
+  return part.Error(
+      absl::StrCat("unknown decoder \"", type,
+                   "\": this build knows Replace, ByteFallback, Fuse, Strip and Sequence"));
 }
 
 absl::StatusOr<Decoder> Decoder::Parse(const JsonPart& part) {
@@ -119,7 +124,8 @@ std::string Decoder::Decode(std::vector<std::string> tokens) const {
   for (const Step& step : steps_) {
     switch (step.kind) {
       case Kind::kReplace:
-        for (std::string& token : tokens) token = absl::StrReplaceAll(token, {{step.pattern, step.content}});
+        for (std::string& token : tokens)
+          token = absl::StrReplaceAll(token, {{step.pattern, step.content}});
         break;
       case Kind::kByteFallback: tokens = JoinBytes(std::move(tokens)); break;
       case Kind::kFuse: tokens = {Concatenate(tokens, "")}; break;

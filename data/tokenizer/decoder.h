@@ -1,4 +1,5 @@
-// The "decoder" of tokenizer.json: Replace (String), ByteFallback, Fuse, Strip, and Sequence of these.
+// The "decoder" of tokenizer.json: Replace (String), ByteFallback, Fuse, Strip, and Sequence of
+// these.
 #pragma once
 
 #include <string>

@@ -1,5 +1,6 @@
-// A small open-addressing hash map from 64-bit keys to 64-bit values, for the inner loop of BPE: one cache line a
-// look-up, no allocation after building. The key 2^64−1 is reserved. Not thread-safe while being built; const after.
+// A small open-addressing hash map from 64-bit keys to 64-bit values, for the inner loop of BPE:
+// one cache line a look-up, no allocation after building. The key 2^64−1 is reserved. Not
+// thread-safe while being built; const after.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace osler {
 
 class FlatMap {
  public:
-  static constexpr uint64_t kNone = ~uint64_t{0};  // Find's answer for an absent key; never a stored value
+  static constexpr uint64_t kNone =
+      ~uint64_t{0};  // Find's answer for an absent key; never a stored value
 
   FlatMap() : slots_(16, Slot{kNone, kNone}) {}
 

@@ -15,9 +15,10 @@ bool IsAmong(const std::array<std::string_view, n>& words, std::string_view word
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-constexpr std::array<std::string_view, 9> kTests = {"defined", "undefined", "none",  "string", "iterable",
-                                                    "mapping", "sequence",  "true",  "false"};
-constexpr std::array<std::string_view, 5> kLoopMembers = {"index", "index0", "first", "last", "length"};
+constexpr std::array<std::string_view, 9> kTests = {
+    "defined", "undefined", "none", "string", "iterable", "mapping", "sequence", "true", "false"};
+constexpr std::array<std::string_view, 5> kLoopMembers = {"index", "index0", "first", "last",
+                                                          "length"};
 
 NodePtr Wrap(NodePtr node, NodePtr child) {
   node->children.push_back(std::move(child));
@@ -87,7 +88,8 @@ absl::StatusOr<NodePtr> Parser::ParseCompare() {
     } else {
       return left;
     }
-    if (count > 0) return SyntaxError(peek().line, "chained comparisons are not supported by this build");
+    if (count > 0)
+      return SyntaxError(peek().line, "chained comparisons are not supported by this build");
     NodePtr node = Wrap(Make(Op::kCompare, name), std::move(left));
     ++at_;
     OSLER_ASSIGN_OR_RETURN(NodePtr right, ParseBinary(0));
@@ -181,10 +183,12 @@ absl::StatusOr<NodePtr> Parser::ParseName() {
     OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ")", ")"));
     return Wrap(std::move(node), std::move(message));
   }
-  const bool is_loop = name == "loop" && loops_ > 0 && (IsNext(Lex::kSymbol, ".") || IsNext(Lex::kSymbol, "["));
+  const bool is_loop =
+      name == "loop" && loops_ > 0 && (IsNext(Lex::kSymbol, ".") || IsNext(Lex::kSymbol, "["));
   if (variables_.count(name) != 0) reads_.insert(name);
   if (!is_loop && variables_.count(name) == 0 && assigned_.count(name) == 0) {
-    return SyntaxError(node->line, absl::StrCat("it uses \"", name, "\", which this build does not provide"));
+    return SyntaxError(node->line,
+                       absl::StrCat("it uses \"", name, "\", which this build does not provide"));
   }
   return node;
 }
@@ -215,7 +219,8 @@ absl::StatusOr<NodePtr> Parser::ParseMember(NodePtr object) {
   ++at_;
   if (TakeSymbol("(")) {
     const std::string& name = key->text;
-    const bool left = name == "strip" || name == "lstrip", right = name == "strip" || name == "rstrip";
+    const bool left = name == "strip" || name == "lstrip",
+               right = name == "strip" || name == "rstrip";
     if ((!left && !right) || !TakeSymbol(")")) {
       return SyntaxError(key->line, absl::StrCat("unknown method \"", name, "\""));
     }
@@ -243,7 +248,8 @@ absl::StatusOr<NodePtr> Parser::ParseSubscript(NodePtr object) {
     OSLER_ASSIGN_OR_RETURN(last, ParseExpression());
   }
   OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, "]", "]"));
-  if (object->op == Op::kName && object->text == "loop") return SyntaxError(object->line, "a slice of loop");
+  if (object->op == Op::kName && object->text == "loop")
+    return SyntaxError(object->line, "a slice of loop");
   NodePtr node = Wrap(Make(Op::kSlice), std::move(object));
   node->children.push_back(std::move(first));
   node->children.push_back(std::move(last));
@@ -264,7 +270,8 @@ absl::StatusOr<NodePtr> Parser::ParseFilter(NodePtr value) {
     return SyntaxError(node->line, absl::StrCat("unknown filter \"", name, "\""));
   }
   if (called && !TakeSymbol(")")) {
-    return SyntaxError(node->line, absl::StrCat("arguments of the filter \"", name, "\" are not supported"));
+    return SyntaxError(node->line,
+                       absl::StrCat("arguments of the filter \"", name, "\" are not supported"));
   }
   return Wrap(std::move(node), std::move(value));
 }

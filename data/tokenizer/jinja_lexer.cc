@@ -58,18 +58,22 @@ class Lexer {
 
   size_t FindOpen() const {
     for (size_t i = source_.find('{', at_); i != std::string::npos; i = source_.find('{', i + 1)) {
-      if (i + 1 < source_.size() && (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) {
+      if (i + 1 < source_.size() &&
+          (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) {
         return i;
       }
     }
     return std::string::npos;
   }
 
-  // Text from here to `open`, shortened by the sign of the tag there: "-" takes all white space; a block or comment
-  // without "+" takes spaces that stand alone before it on its line (lstrip_blocks).
+  // Text from here to `open`, shortened by the sign of the tag there: "-" takes all white space; a
+  // block or comment without "+" takes spaces that stand alone before it on its line
+  // (lstrip_blocks).
   void AddData(size_t open) {
-    std::string_view data = std::string_view(source_).substr(at_, open == std::string::npos ? open : open - at_);
-    const char sign = open != std::string::npos && open + 2 < source_.size() ? source_[open + 2] : ' ';
+    std::string_view data =
+        std::string_view(source_).substr(at_, open == std::string::npos ? open : open - at_);
+    const char sign =
+        open != std::string::npos && open + 2 < source_.size() ? source_[open + 2] : ' ';
     if (open != std::string::npos && sign == '-') {
       data = TrimPythonSpace(data, false, true);
     } else if (open != std::string::npos && sign != '+' && source_[open + 1] != '{') {
@@ -81,7 +85,8 @@ class Lexer {
     Advance(open == std::string::npos ? source_.size() : open);
   }
 
-  // Behind a tag that ends at `end` with `sign`: "-" takes all white space, a block or comment one line end.
+  // Behind a tag that ends at `end` with `sign`: "-" takes all white space, a block or comment one
+  // line end.
   void CloseTag(size_t end, char sign, bool block) {
     Advance(end);
     if (sign == '-') {
@@ -101,14 +106,16 @@ class Lexer {
       return absl::OkStatus();
     }
     const bool block = kind == '%';
-    const size_t signs = open + 2 < source_.size() && (source_[open + 2] == '-' || source_[open + 2] == '+');
+    const size_t signs =
+        open + 2 < source_.size() && (source_[open + 2] == '-' || source_[open + 2] == '+');
     Add(block ? Lex::kBlockBegin : Lex::kPrintBegin, "");
     Advance(open + 2 + signs);
     for (int count = 0;; ++count) {
       if (count > kMaxTagTokens) return SyntaxError(line_, "an expression is too long");
       while (at_ < source_.size() && IsSpace(source_[at_])) Advance(at_ + 1);
       if (at_ >= source_.size()) return SyntaxError(line_, "a tag does not end");
-      const size_t signed_end = at_ + (source_[at_] == '-' || (block && source_[at_] == '+') ? 1 : 0);
+      const size_t signed_end =
+          at_ + (source_[at_] == '-' || (block && source_[at_] == '+') ? 1 : 0);
       const std::string_view end = std::string_view(source_).substr(signed_end, 2);
       if (end == (block ? "%}" : "}}") && depth_ == 0) {
         Add(block ? Lex::kBlockEnd : Lex::kPrintEnd, "");
@@ -160,7 +167,8 @@ class Lexer {
       const char escape = source_[end];
       size_t at = 0;
       while (at < kEscapes.size() && kEscapes[at] != escape) at += 2;
-      if (at >= kEscapes.size()) return SyntaxError(line_, "an escape in a string that this build does not know");
+      if (at >= kEscapes.size())
+        return SyntaxError(line_, "an escape in a string that this build does not know");
       text.push_back(kEscapes[at + 1]);
     }
     if (end >= source_.size()) return SyntaxError(line_, "a string does not end");
@@ -178,7 +186,8 @@ class Lexer {
 }  // namespace
 
 absl::Status SyntaxError(int line, std::string_view what) {
-  return ConfigError(absl::StrCat("line ", line, ": ", absl::string_view(what.data(), what.size())));
+  return ConfigError(
+      absl::StrCat("line ", line, ": ", absl::string_view(what.data(), what.size())));
 }
 
 absl::StatusOr<std::vector<LexToken>> Tokenize(std::string_view source) {

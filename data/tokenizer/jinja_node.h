@@ -13,31 +13,31 @@ namespace osler::jinja {
 
 enum class Op {
   // Expressions.
-  kString,     // text
-  kInteger,    // integer
-  kBool,       // integer
+  kString,   // text
+  kInteger,  // integer
+  kBool,     // integer
   kNone,
-  kName,       // text
-  kList,       // children
-  kItem,       // children: object, key
-  kSlice,      // children: object, first or null, last or null
-  kStrip,      // integer: 1 left, 2 right, 3 both; children: object. Also the filter trim.
-  kLength,     // children: object
-  kTest,       // text, integer: 1 if negated; children: object
-  kRaise,      // children: message
+  kName,         // text
+  kList,         // children
+  kItem,         // children: object, key
+  kSlice,        // children: object, first or null, last or null
+  kStrip,        // integer: 1 left, 2 right, 3 both; children: object. Also the filter trim.
+  kLength,       // children: object
+  kTest,         // text, integer: 1 if negated; children: object
+  kRaise,        // children: message
   kConditional,  // children: value, condition, otherwise or null
   kOr,
   kAnd,
   kNot,
-  kCompare,    // text: the operator; children: left, right
-  kBinary,     // text: + - * // % ~; children: left, right
+  kCompare,  // text: the operator; children: left, right
+  kBinary,   // text: + - * // % ~; children: left, right
   kNegate,
   // Statements.
-  kData,       // text
-  kPrint,      // children: value
-  kIf,         // branches: condition (null for else) and body
-  kFor,        // text: variable; children: sequence, filter or null; body
-  kSet,        // text: variable; children: value
+  kData,   // text
+  kPrint,  // children: value
+  kIf,     // branches: condition (null for else) and body
+  kFor,    // text: variable; children: sequence, filter or null; body
+  kSet,    // text: variable; children: value
 };
 
 struct Node {
@@ -54,7 +54,18 @@ struct Node {
   std::vector<Branch> branches;
 };
 
-enum class Lex { kData, kPrintBegin, kPrintEnd, kBlockBegin, kBlockEnd, kName, kString, kInteger, kSymbol, kEnd };
+enum class Lex {
+  kData,
+  kPrintBegin,
+  kPrintEnd,
+  kBlockBegin,
+  kBlockEnd,
+  kName,
+  kString,
+  kInteger,
+  kSymbol,
+  kEnd
+};
 
 struct LexToken {
   Lex kind;

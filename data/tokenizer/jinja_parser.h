@@ -1,4 +1,5 @@
-// Parses what jinja_lexer.cc made into the tree of jinja_node.h. Internal to data/tokenizer/jinja_*.cc.
+// Parses what jinja_lexer.cc made into the tree of jinja_node.h. Internal to
+// data/tokenizer/jinja_*.cc.
 #pragma once
 
 #include <memory>

@@ -11,7 +11,8 @@
 namespace osler::jinja {
 namespace {
 
-constexpr int64_t kMaxSteps = 500'000'000;           // a template of nested loops over a long chat ends with an error
+constexpr int64_t kMaxSteps =
+    500'000'000;  // a template of nested loops over a long chat ends with an error
 constexpr size_t kMaxBytes = size_t{1} << 30;
 
 class Renderer {
@@ -57,14 +58,17 @@ class Renderer {
     return Value();
   }
 
-  static absl::Status Fail(const Node& node, std::string_view what) { return SyntaxError(node.line, what); }
+  static absl::Status Fail(const Node& node, std::string_view what) {
+    return SyntaxError(node.line, what);
+  }
 
   absl::Status Count(const Node& node) {
     return ++steps_ > kMaxSteps ? Fail(node, "the template takes too long") : absl::OkStatus();
   }
 
   absl::Status Write(const Node& node, const Text& text) {
-    if (out_.bytes.size() + text.bytes.size() > kMaxBytes) return Fail(node, "the chat is longer than 1 GiB");
+    if (out_.bytes.size() + text.bytes.size() > kMaxBytes)
+      return Fail(node, "the chat is longer than 1 GiB");
     out_.Append(text);
     return absl::OkStatus();
   }
@@ -165,7 +169,7 @@ class Renderer {
       case Op::kItem: made = Item(values[0], values[1]); break;
       case Op::kSlice:
         made = values[0].Slice(node.children[1] ? &values[1] : nullptr,
-                                              node.children[2] ? &values[2] : nullptr);
+                               node.children[2] ? &values[2] : nullptr);
         break;
       case Op::kStrip: made = Strip(node, values[0]); break;
       case Op::kLength: made = values[0].Length(); break;
@@ -186,7 +190,8 @@ class Renderer {
   // The filter takes str(value), the method only a string.
   static std::optional<Value> Strip(const Node& node, const Value& value) {
     const std::optional<Text> text = value.Printed();
-    if (!text.has_value() || (node.text == "method" && value.kind != Kind::kString)) return std::nullopt;
+    if (!text.has_value() || (node.text == "method" && value.kind != Kind::kString))
+      return std::nullopt;
     return Value::String(*text).Strip((node.integer & 1) != 0, (node.integer & 2) != 0);
   }
 
@@ -241,7 +246,8 @@ class Renderer {
 void Text::Append(const Text& other) {
   const size_t shift = bytes.size();
   bytes += other.bytes;
-  for (const Span& span : other.spans) spans.push_back({span.begin + shift, span.end + shift, span.message});
+  for (const Span& span : other.spans)
+    spans.push_back({span.begin + shift, span.end + shift, span.message});
 }
 
 Template::Template() = default;
@@ -249,7 +255,8 @@ Template::Template(Template&&) noexcept = default;
 Template& Template::operator=(Template&&) noexcept = default;
 Template::~Template() = default;
 
-absl::StatusOr<Template> Template::Parse(std::string_view source, const std::vector<std::string>& variables) {
+absl::StatusOr<Template> Template::Parse(std::string_view source,
+                                         const std::vector<std::string>& variables) {
   if (!IsUtf8(source)) return ConfigError("not UTF-8");
   OSLER_ASSIGN_OR_RETURN(std::vector<LexToken> tokens, Tokenize(source));
   std::vector<std::string> names = variables;

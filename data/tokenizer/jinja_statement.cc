@@ -33,8 +33,9 @@ bool Parser::Take(Lex kind, std::string_view text) {
 }
 
 absl::Status Parser::Unexpected(std::string_view wanted) const {
-  return SyntaxError(peek().line, absl::StrCat("expected ", absl::string_view(wanted.data(), wanted.size()),
-                                               " instead of \"", peek().text, "\""));
+  return SyntaxError(peek().line,
+                     absl::StrCat("expected ", absl::string_view(wanted.data(), wanted.size()),
+                                  " instead of \"", peek().text, "\""));
 }
 
 absl::Status Parser::Expect(Lex kind, std::string_view text, std::string_view what) {
@@ -125,7 +126,8 @@ absl::StatusOr<NodePtr> Parser::ParseFor() {
   NodePtr node = Make(Op::kFor);
   OSLER_ASSIGN_OR_RETURN(node->text, NewName());
   OSLER_RETURN_IF_ERROR(Expect(Lex::kName, "in", "in"));
-  OSLER_ASSIGN_OR_RETURN(NodePtr sequence, ParseOr());  // a conditional needs parentheses here, as in Jinja
+  OSLER_ASSIGN_OR_RETURN(NodePtr sequence,
+                         ParseOr());  // a conditional needs parentheses here, as in Jinja
   node->children.push_back(std::move(sequence));
   node->children.push_back(nullptr);
   assigned_.insert(node->text);

@@ -55,7 +55,8 @@ bool Contains(const Value& container, const Value& item, bool* ok) {
       return std::any_of(container.list->begin(), container.list->end(),
                          [&](const Value& one) { return Equal(one, item); });
     case Kind::kMessage:
-      return item.kind == Kind::kString && (item.text->bytes == "role" || item.text->bytes == "content");
+      return item.kind == Kind::kString &&
+             (item.text->bytes == "role" || item.text->bytes == "content");
     default: *ok = false; return false;
   }
 }
@@ -106,7 +107,8 @@ bool Value::Is(std::string_view test) const {
   if (test == "true") return kind == Kind::kBool && integer != 0;
   if (test == "false") return kind == Kind::kBool && integer == 0;
   // iterable and sequence; Jinja's Undefined counts as an empty one
-  return kind == Kind::kUndefined || kind == Kind::kString || kind == Kind::kList || kind == Kind::kMessage;
+  return kind == Kind::kUndefined || kind == Kind::kString || kind == Kind::kList ||
+         kind == Kind::kMessage;
 }
 
 std::optional<Text> Value::Printed() const {
@@ -175,7 +177,8 @@ bool Equal(const Value& left, const Value& right) {
   switch (left.kind) {
     case Kind::kString: return left.text->bytes == right.text->bytes;
     case Kind::kList:
-      return std::equal(left.list->begin(), left.list->end(), right.list->begin(), right.list->end(), Equal);
+      return std::equal(left.list->begin(), left.list->end(), right.list->begin(),
+                        right.list->end(), Equal);
     case Kind::kUndefined:
     case Kind::kNone: return true;
     default: return false;

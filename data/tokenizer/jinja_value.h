@@ -1,4 +1,5 @@
-// Values of the template language and what can be done with them. Internal to data/tokenizer/jinja_*.cc.
+// Values of the template language and what can be done with them. Internal to
+// data/tokenizer/jinja_*.cc.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ struct Value {
   bool IsTrue() const;
   bool IsNumber() const { return kind == Kind::kInteger || kind == Kind::kBool; }
   bool Is(std::string_view test) const;
-  std::optional<Text> Printed() const;  // str(value), for kinds that templates print
+  std::optional<Text> Printed() const;                // str(value), for kinds that templates print
   std::optional<Value> Item(const Value& key) const;  // a message's members are the renderer's
   std::optional<Value> Slice(const Value* first, const Value* last) const;
   std::optional<Value> Strip(bool left, bool right) const;

@@ -48,7 +48,8 @@ absl::Status ExpectObject(const JsonPart& part, std::initializer_list<std::strin
   if (!part.value->is_object()) return part.Error("must be a JSON object");
   for (const auto& [key, unused] : part.value->items()) {
     if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
-      return part.Error(absl::StrCat("unknown key \"", key, "\": this build does not know what it means"));
+      return part.Error(
+          absl::StrCat("unknown key \"", key, "\": this build does not know what it means"));
     }
   }
   return absl::OkStatus();

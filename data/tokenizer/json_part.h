@@ -1,4 +1,5 @@
-// Strict reading of the parts of tokenizer.json: every helper returns a config error that names file and part.
+// Strict reading of the parts of tokenizer.json: every helper returns a config error that names
+// file and part.
 #pragma once
 
 #include <initializer_list>
@@ -13,7 +14,8 @@ namespace osler {
 
 using Json = nlohmann::json;
 
-// A part of a JSON document and what to call it in messages ("DIR/tokenizer.json: model.merges[3]").
+// A part of a JSON document and what to call it in messages ("DIR/tokenizer.json:
+// model.merges[3]").
 struct JsonPart {
   const Json* value;
   std::string where;
@@ -26,7 +28,8 @@ struct JsonPart {
   absl::Status Error(std::string_view message) const;
 };
 
-// The document, or a config error with the byte where parsing stopped. The text's UTF-8 is checked too.
+// The document, or a config error with the byte where parsing stopped. The text's UTF-8 is checked
+// too.
 absl::StatusOr<Json> ParseJson(std::string_view text, const std::string& name);
 
 // An object whose keys are all in `keys`.

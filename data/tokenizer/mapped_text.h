@@ -1,4 +1,5 @@
-// Text on its way through a tokenizer, with the byte of the original input that each of its bytes came from.
+// Text on its way through a tokenizer, with the byte of the original input that each of its bytes
+// came from.
 #pragma once
 
 #include <cstddef>

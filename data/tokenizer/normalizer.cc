@@ -39,8 +39,8 @@ MappedText Prepend(MappedText in, const std::string& content) {
   return out;
 }
 
-// Whether canonical composition never reaches across the boundary before `code`: everything that composes with
-// what stands before it is a mark or a conjoining Hangul vowel or final.
+// Whether canonical composition never reaches across the boundary before `code`: everything that
+// composes with what stands before it is a mark or a conjoining Hangul vowel or final.
 bool StartsNfcSegment(char32_t code) {
   if (code < 0x300) return true;
   if (code >= 0x1160 && code <= 0x11FF) return false;
@@ -97,7 +97,8 @@ absl::Status Normalizer::Add(const JsonPart& part, int depth) {
     OSLER_RETURN_IF_ERROR(ExpectObject(part, {"type", "normalizers"}));
     const JsonPart list = part.at("normalizers");
     OSLER_RETURN_IF_ERROR(ExpectArray(list));
-    for (size_t i = 0; i < list.value->size(); ++i) OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
+    for (size_t i = 0; i < list.value->size(); ++i)
+      OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
     return absl::OkStatus();
   }
   if (type == "Replace") {

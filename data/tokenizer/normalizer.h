@@ -10,7 +10,8 @@
 
 namespace osler {
 
-// Immutable and thread-safe. Origins survive: a replacement's bytes all come from the start of what they replace.
+// Immutable and thread-safe. Origins survive: a replacement's bytes all come from the start of what
+// they replace.
 class Normalizer {
  public:
   static absl::StatusOr<Normalizer> Parse(const JsonPart& part);  // null: does nothing

@@ -8,7 +8,8 @@ namespace {
 
 constexpr int kMaxDepth = 16;
 
-absl::Status AppendSpecial(const JsonPart& piece, const JsonPart& specials, std::vector<int32_t>& out) {
+absl::Status AppendSpecial(const JsonPart& piece, const JsonPart& specials,
+                           std::vector<int32_t>& out) {
   OSLER_RETURN_IF_ERROR(ExpectObject(piece, {"id", "type_id"}));
   OSLER_ASSIGN_OR_RETURN(const std::string name, ExpectString(piece.at("id")));
   if (!specials.has(name.c_str())) {
@@ -37,7 +38,8 @@ absl::Status AddTemplate(const JsonPart& part, PostProcessor& out) {
       continue;
     }
     const JsonPart id = piece.at("Sequence").at("id");
-    if (seen || id.is_null() || *id.value != "A") return piece.Error("must name the text once, as \"A\"");
+    if (seen || id.is_null() || *id.value != "A")
+      return piece.Error("must name the text once, as \"A\"");
     seen = true;
   }
   if (!seen) return single.Error("does not contain the text (Sequence \"A\")");
@@ -57,7 +59,8 @@ absl::Status Add(const JsonPart& part, int depth, PostProcessor& out) {
   OSLER_RETURN_IF_ERROR(ExpectObject(part, {"type", "processors"}));
   const JsonPart list = part.at("processors");
   OSLER_RETURN_IF_ERROR(ExpectArray(list));
-  for (size_t i = 0; i < list.value->size(); ++i) OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1, out));
+  for (size_t i = 0; i < list.value->size(); ++i)
+    OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1, out));
   return absl::OkStatus();
 }
 

@@ -37,7 +37,8 @@ absl::Status PreTokenizer::Add(const JsonPart& part, int depth) {
     OSLER_RETURN_IF_ERROR(ExpectObject(part, {"type", "pretokenizers"}));
     const JsonPart list = part.at("pretokenizers");
     OSLER_RETURN_IF_ERROR(ExpectArray(list));
-    for (size_t i = 0; i < list.value->size(); ++i) OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
+    for (size_t i = 0; i < list.value->size(); ++i)
+      OSLER_RETURN_IF_ERROR(Add(list.at(i), depth + 1));
     return absl::OkStatus();
   }
   if (type != "Split") {

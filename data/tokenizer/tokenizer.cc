@@ -36,11 +36,14 @@ struct Tokenizer::State {
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Tokenizer::~Tokenizer() = default;
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(Fs& fs, const std::string& model_directory) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(Fs& fs,
+                                                           const std::string& model_directory) {
   const std::string path = JoinPath(model_directory, "tokenizer.json");
   if (!fs.Exists(path)) {
-    return ConfigError(absl::StrCat(path, " does not exist; name a model directory that has one (in Python, "
-                                          "AutoTokenizer.from_pretrained(…).save_pretrained(DIR) writes it)"));
+    return ConfigError(
+        absl::StrCat(path,
+                     " does not exist; name a model directory that has one (in Python, "
+                     "AutoTokenizer.from_pretrained(…).save_pretrained(DIR) writes it)"));
   }
   const auto file = fs.Map(path);
   if (!file.ok()) return Reclassify(file.status(), ExitCode::kConfig);
@@ -51,24 +54,28 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view jso
                                                             const std::string& name) {
   OSLER_ASSIGN_OR_RETURN(const Json document, ParseJson(json, name));
   const JsonPart root{&document, name + ": "};
-  OSLER_RETURN_IF_ERROR(ExpectObject(root, {"version", "truncation", "padding", "added_tokens", "normalizer",
-                                            "pre_tokenizer", "post_processor", "decoder", "model"}));
+  OSLER_RETURN_IF_ERROR(
+      ExpectObject(root, {"version", "truncation", "padding", "added_tokens", "normalizer",
+                          "pre_tokenizer", "post_processor", "decoder", "model"}));
   OSLER_ASSIGN_OR_RETURN(Normalizer normalizer, Normalizer::Parse(root.at("normalizer")));
   OSLER_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::Parse(root.at("pre_tokenizer")));
-  OSLER_ASSIGN_OR_RETURN(PostProcessor post_processor, ParsePostProcessor(root.at("post_processor")));
+  OSLER_ASSIGN_OR_RETURN(PostProcessor post_processor,
+                         ParsePostProcessor(root.at("post_processor")));
   OSLER_ASSIGN_OR_RETURN(Decoder decoder, Decoder::Parse(root.at("decoder")));
   OSLER_ASSIGN_OR_RETURN(Bpe model, Bpe::Parse(root.at("model")));
-  OSLER_ASSIGN_OR_RETURN(AddedTokens added, AddedTokens::Parse(root.at("added_tokens"), model, normalizer));
+  OSLER_ASSIGN_OR_RETURN(AddedTokens added,
+                         AddedTokens::Parse(root.at("added_tokens"), model, normalizer));
   auto state = std::unique_ptr<State>(
       new State{std::move(normalizer), std::move(pre_tokenizer), std::move(model), std::move(added),
                 std::move(post_processor), std::move(decoder), Sha256Hex(json)});
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(state)));
 }
 
-void Tokenizer::State::EncodeWord(const MappedText& stretch, TextRange word, std::vector<Symbol>& scratch,
-                                  Encoding& out) const {
+void Tokenizer::State::EncodeWord(const MappedText& stretch, TextRange word,
+                                  std::vector<Symbol>& scratch, Encoding& out) const {
   scratch.clear();
-  model.Encode(std::string_view(stretch.text).substr(word.first, word.second - word.first), scratch);
+  model.Encode(std::string_view(stretch.text).substr(word.first, word.second - word.first),
+               scratch);
   for (const Symbol& symbol : scratch) {
     out.ids.push_back(symbol.id);
     out.begins.push_back(stretch.OriginOf(word.first + symbol.begin));
@@ -85,7 +92,8 @@ void Tokenizer::State::EncodeStretch(MappedText stretch, Encoding& out) const {
       out.begins.push_back(text.OriginOf(span.begin));
       continue;
     }
-    const std::string_view part = std::string_view(text.text).substr(span.begin, span.end - span.begin);
+    const std::string_view part =
+        std::string_view(text.text).substr(span.begin, span.end - span.begin);
     for (const auto& [begin, end] : pre_tokenizer.Split(part)) {
       EncodeWord(text, {span.begin + begin, span.begin + end}, scratch, out);
     }

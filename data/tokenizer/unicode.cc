@@ -6,8 +6,8 @@ namespace osler {
 namespace {
 
 struct Lead {
-  size_t length;         // of the whole sequence; 0: not a lead byte
-  uint8_t first, last;   // range of the second byte
+  size_t length;        // of the whole sequence; 0: not a lead byte
+  uint8_t first, last;  // range of the second byte
 };
 
 Lead LeadOf(uint8_t byte) {
@@ -76,9 +76,7 @@ bool IsWhiteSpace(char32_t code) {
          code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-bool IsPythonSpace(char32_t code) {
-  return IsWhiteSpace(code) || (code >= 0x1C && code <= 0x1F);
-}
+bool IsPythonSpace(char32_t code) { return IsWhiteSpace(code) || (code >= 0x1C && code <= 0x1F); }
 
 bool IsWord(char32_t code) {
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {

@@ -8,8 +8,9 @@
 
 namespace osler {
 
-// Length of the UTF-8 sequence that begins at text[at], or 0 if none does; then *skip is the length of the maximal
-// ill-formed part, ≥ 1, that one U+FFFD stands for (Unicode 15, §3.9: what Python's errors="replace" does).
+// Length of the UTF-8 sequence that begins at text[at], or 0 if none does; then *skip is the length
+// of the maximal ill-formed part, ≥ 1, that one U+FFFD stands for (Unicode 15, §3.9; Python's
+// errors="replace" does).
 size_t Utf8Length(std::string_view text, size_t at, size_t* skip = nullptr);
 bool IsUtf8(std::string_view text);
 

@@ -1,9 +1,9 @@
 """Token ids and decoded text, beside Hugging Face `tokenizers` on the same tokenizer.json."""
 
-import csv
 import json
 import os
 import random
+import subprocess
 
 import pytest
 from tokenizers import Tokenizer
@@ -18,21 +18,6 @@ FLAGS = {
 }
 
 
-def compare(document, texts, directory):
-    oracle = Tokenizer.from_str(json.dumps(document))
-    model = models.write_model(directory, document)
-    code, stderr, lines = models.run_tokenize(model, [{"text": text} for text in texts], directory)
-    assert code == 0, stderr
-    assert len(lines) == len(texts)
-    expected = oracle.encode_batch(texts)
-    decoded = oracle.decode_batch([one.ids for one in expected], skip_special_tokens=False)
-    for text, line, want, back in zip(texts, lines, expected, decoded):
-        assert line["input_ids"] == want.ids, ascii(text)
-        assert line["text"] == back, ascii(text)
-        assert len(line["mask"]) == len(want.ids)
-    return lines
-
-
 def all_added(document):
     return [token["content"] for token in document["added_tokens"]]
 
@@ -44,12 +29,12 @@ def unicode_texts(count, seed, pieces=()):
 
 def test_gemma_random_unicode(tmp_path):
     document = models.gemma()
-    compare(document, unicode_texts(14000, 1, all_added(document)), tmp_path)
+    models.compare(document, unicode_texts(14000, 1, all_added(document)), tmp_path)
 
 
 def test_merges_across_spaces(tmp_path):
     document = models.gemma(3000, across_spaces=True)
-    compare(document, unicode_texts(8000, 2, all_added(document)), tmp_path)
+    models.compare(document, unicode_texts(8000, 2, all_added(document)), tmp_path)
 
 
 def test_added_tokens_next_to_each_other(tmp_path):
@@ -58,7 +43,7 @@ def test_added_tokens_next_to_each_other(tmp_path):
     texts = ["".join(tokens), "".join(reversed(tokens)), " ".join(tokens)]
     texts += ["".join(rng.choice(tokens) for _ in range(40)) for _ in range(300)]
     texts += [a[:-1] + b for a in tokens for b in tokens[:20]]
-    compare(document, texts, tmp_path)
+    models.compare(document, texts, tmp_path)
 
 
 @pytest.mark.parametrize("normalizer", [
@@ -80,7 +65,7 @@ def test_added_token_flags(normalizer, tmp_path):
     pieces = contents + [" ", "  ", "\n", "a", "_", "1", "\u2003", "\u0301", "x", ".", "🙂", "<r> ", " foo"]
     rng = random.Random(4)
     texts = ["".join(rng.choice(pieces) for _ in range(rng.randint(1, 12))) for _ in range(3000)]
-    compare(document, texts, tmp_path)
+    models.compare(document, texts, tmp_path)
 
 
 @pytest.mark.parametrize("options", [
@@ -89,7 +74,7 @@ def test_added_token_flags(normalizer, tmp_path):
     dict(pre_tokenizer=None, decoder=None, post_processor=None),
 ], ids=["unk", "fused unk", "no unk", "ignore merges", "bare"])
 def test_model_options(options, tmp_path):
-    compare(models.gemma(**options), unicode_texts(1500, 5), tmp_path)
+    models.compare(models.gemma(**options), unicode_texts(1500, 5), tmp_path)
 
 
 def test_some_byte_tokens_missing(tmp_path):
@@ -99,7 +84,7 @@ def test_some_byte_tokens_missing(tmp_path):
         document["model"]["vocab"][f"<gone{byte}>"] = gone
     for fuse in (True, False):
         document["model"]["fuse_unk"] = fuse
-        compare(document, unicode_texts(2000, 6), tmp_path)
+        models.compare(document, unicode_texts(2000, 6), tmp_path)
 
 
 @pytest.mark.parametrize("behavior", ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"])
@@ -109,13 +94,13 @@ def test_split(behavior, ignore_merges, tmp_path):
     other = dict(split, pattern={"String": "e,"}, behavior="Isolated")
     for pre in (split, {"type": "Sequence", "pretokenizers": [split, other]}):
         document = models.gemma(pre_tokenizer=pre, model_ignore_merges=ignore_merges)
-        compare(document, unicode_texts(700, 7) + ["a  b   ", "  ", " a", "one, two,  three, "], tmp_path)
+        models.compare(document, unicode_texts(700, 7) + ["a  b   ", "  ", " a", "one, two,  three, "], tmp_path)
 
 
 def test_merges_written_as_strings(tmp_path):
     document = models.gemma()
     document["model"]["merges"] = ["#version: 0.2"] + [" ".join(pair) for pair in document["model"]["merges"]]
-    compare(document, unicode_texts(500, 8), tmp_path)
+    models.compare(document, unicode_texts(500, 8), tmp_path)
 
 
 def test_post_processor_sequence_and_end_of_text(tmp_path):
@@ -127,7 +112,7 @@ def test_post_processor_sequence_and_end_of_text(tmp_path):
     template = {"type": "TemplateProcessing", "single": [bos, text, eos], "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
                 "special_tokens": special}
     document["post_processor"] = {"type": "Sequence", "processors": [template]}
-    lines = compare(document, ["a b", ""], tmp_path)
+    lines = models.compare(document, ["a b", ""], tmp_path)
     assert lines[0]["mask"][0] == 0 and set(lines[0]["mask"][1:]) == {1}
     assert lines[1]["mask"] == [0, 1]
 
@@ -137,52 +122,30 @@ def test_decoders(tmp_path):
     replace = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
     for decoders in ([replace, {"type": "ByteFallback"}, {"type": "Fuse"}, strip], [strip, replace], [{"type": "ByteFallback"}],
                      [{"type": "Fuse"}, {"type": "Replace", "pattern": {"String": "\u2581\u2581"}, "content": "="}], []):
-        compare(models.gemma(decoder={"type": "Sequence", "decoders": decoders}),
+        models.compare(models.gemma(decoder={"type": "Sequence", "decoders": decoders}),
                 unicode_texts(400, 9) + [" lead", "trail  "], tmp_path)
-    compare(models.gemma(decoder=replace), unicode_texts(100, 10), tmp_path)
+    models.compare(models.gemma(decoder=replace), unicode_texts(100, 10), tmp_path)
 
 
-def long_notes():
+def test_a_long_note_without_spaces(tmp_path):
     rng = random.Random(11)
     words = [word for line in models.corpus() for word in line.split()]
-    yield "".join(rng.choice(words) for _ in range(170000))[:1 << 20]                   # neither spaces nor newlines
-    yield "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(1 << 20))
-    yield "a" * (1 << 20)
-    yield " ".join(rng.choice(words) for _ in range(150000))[:1 << 20]
-    yield "病人主诉胸痛" * 50000
-    yield "😀" * 100000
-    yield "\n" * 300001 + " " * 300001
+    texts = ["".join(rng.choice(words) for _ in range(30000)), "ab" * 60000, "\n" * 50001 + " " * 50001]
+    for across_spaces in (False, True):
+        models.compare(models.gemma(2000, across_spaces), texts, tmp_path)
 
 
-@pytest.mark.parametrize("across_spaces", [False, True])
-def test_megabyte_notes(across_spaces, tmp_path):
-    compare(models.gemma(2000, across_spaces), list(long_notes()), tmp_path)
-
-
-def sample_texts():
-    base = models.SAMPLES
-    with open(os.path.join(base, "text_qa", "medqa_us_4opt_test.jsonl"), encoding="utf-8") as lines:
-        yield from (json.loads(line)["question"] for line in lines)
-    with open(os.path.join(base, "text_qa", "ori_pqal.json"), encoding="utf-8") as handle:
-        yield from ("\n\n".join(item["CONTEXTS"]) for item in json.load(handle).values())
-    with open(os.path.join(base, "text_dialog_notes", "MTS-Dialog-ValidationSet.csv"), encoding="utf-8", newline="") as rows:
-        for row in csv.DictReader(rows):
-            yield row["dialogue"]
-            yield row["section_text"]
-    with open(os.path.join(base, "text_dialog_notes", "aci_valid.csv"), encoding="utf-8", newline="") as rows:
-        yield from (row["note"] for row in csv.DictReader(rows))
-    with open(os.path.join(base, "text_plain", "wikitext2_valid.txt"), encoding="utf-8") as handle:
-        yield handle.read()
-    with open(os.path.join(base, "fhir_bulk_ndjson", "DocumentReference.000.ndjson"), encoding="utf-8") as lines:
-        yield from (line for line in lines)  # the notes are base64 inside: long stretches without a space
-
-
-@pytest.mark.skipif(not os.path.isdir(models.SAMPLES), reason="samples are not here")
-@pytest.mark.parametrize("across_spaces", [False, True])
-def test_samples(across_spaces, tmp_path):
-    texts = list(sample_texts())
-    assert len(texts) > 2000
-    compare(models.gemma(4000, across_spaces), texts, tmp_path)
+def test_decoding_and_begins_in_the_library(tmp_path):
+    """Random ids and the places of tokens, which the program does not show: through the C++ test on fresh cases."""
+    binary = os.path.join(os.path.dirname(models.OSLER), "bin", "data_tokenizer_test")
+    if not os.path.exists(binary):
+        pytest.skip("build the target data_tokenizer_test first")
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps(models.cases(models.gemma(), 3000, 12)))
+    done = subprocess.run([binary, "--gtest_filter=*GoldenCases"], capture_output=True, text=True,
+                          env=dict(os.environ, OSLER_TOKENIZER_CASES=str(path)))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "1 test" in done.stdout
 
 
 def test_truncation_and_padding_are_left_alone(tmp_path):

@@ -220,3 +220,39 @@ def random_character(rng):
         code = rng.choice([rng.randrange(0x300), rng.randrange(0x10000), rng.randrange(0x110000)])
         if not 0xD800 <= code < 0xE000:
             return chr(code)
+
+
+def compare(document, texts, directory):
+    """Ids, decoded text and mask length of `osler tokenize` against `tokenizers` on the same tokenizer.json."""
+    oracle = Tokenizer.from_str(json.dumps(document))
+    model = write_model(directory, document)
+    code, stderr, lines = run_tokenize(model, [{"text": text} for text in texts], directory)
+    assert code == 0, stderr
+    assert len(lines) == len(texts)
+    expected = oracle.encode_batch(texts)
+    decoded = oracle.decode_batch([one.ids for one in expected], skip_special_tokens=False)
+    for text, line, want, back in zip(texts, lines, expected, decoded):
+        assert line["input_ids"] == want.ids, ascii(text)
+        assert line["text"] == back, ascii(text)
+        assert len(line["mask"]) == len(want.ids)
+    return lines
+
+
+def cases(document, texts, seed):
+    """"begins" are in characters of the text; ids to decode come from the whole vocabulary, byte tokens often."""
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    rng = random.Random(seed)
+    added = [token["content"] for token in document["added_tokens"]]
+    size = tokenizer.get_vocab_size()
+    bytes_from = document["model"]["vocab"]["<0x00>"]
+    encoded, decoded = [], []
+    for index in range(texts):
+        text = random_text(rng, added)
+        one = tokenizer.encode(text, add_special_tokens=index % 2 == 0)
+        encoded.append({"text": text, "special": index % 2 == 0, "ids": one.ids, "begins": [begin for begin, _ in one.offsets]})
+        ids = [bytes_from + rng.randrange(256) if rng.random() < 0.6 else rng.randrange(size + 3)
+               for _ in range(rng.randint(0, 12))]
+        decoded.append({"ids": ids, "text": tokenizer.decode(ids, skip_special_tokens=False)})
+        valid = [bytes_from + byte for byte in random_text(rng).encode()]
+        decoded.append({"ids": valid, "text": tokenizer.decode(valid, skip_special_tokens=False)})
+    return {"tokenizer": document, "encode": encoded, "decode": decoded}
