@@ -123,3 +123,25 @@ def test_every_split_gives_the_same_losses(packed, name):
         assert line["target_tokens"] == one["target_tokens"] and line["tokens"] == one["tokens"]
         assert line["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert line["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_validation_loss_equals_transformers(tmp_path, ranks):
+    common.save_model(tmp_path / "model")
+    held_out = common.random_documents(17, 3, 60, seed=21)
+    validation = common.build_tokens(tmp_path / "validation", held_out)
+    shards = common.build_tokens(tmp_path / "data", common.random_documents(20, 3, 40, seed=22))
+    config = common.write_config(tmp_path / "train.yaml", tmp_path / "model", shards, tmp_path / "run", train__steps=4,
+                                 data__validation=[{"path": str(validation)}])
+    common.osler("train", "--config", config, ranks=ranks)
+    lines = common.metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if "validation_loss" in line] == [2, 4]
+    common.osler("export", "--run", tmp_path / "run", "--output", tmp_path / "out")
+    model = common.load_model(tmp_path / "out")
+    total = count = 0
+    with torch.no_grad():
+        for ids, labels in held_out:
+            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+            total += F.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=-100, reduction="sum").item()
+            count += sum(label != -100 for label in labels[1:])
+    assert lines[-1]["validation_loss"] == pytest.approx(total / count, rel=1e-5)
