@@ -70,6 +70,8 @@ def check(directory, template, chats, trim=True, **how):
                 ids = tokenizer.apply_chat_template(messages(chat), tokenize=True, add_generation_prompt=prompt,
                                                     return_dict=True)["input_ids"]
             except Exception:  # jinja2's own errors
+                if prompt:
+                    continue  # the same refusal again
                 code, stderr, _ = models.run_tokenize(model, [line], directory)
                 assert code == 3, ascii(chat)
                 assert "in.jsonl:1: message " in stderr
@@ -91,12 +93,12 @@ def check(directory, template, chats, trim=True, **how):
 def test_gemma3(template_file, tmp_path):
     accepted, refused = check(tmp_path, models.GEMMA3_TEMPLATE, CHATS + list(random_chats(300, 1)),
                               template_file=template_file)
-    assert accepted > 600 and refused >= 8
+    assert accepted > 600 and refused >= 4
 
 
 def test_gemma2_refuses_system_text(tmp_path):
     accepted, refused = check(tmp_path, models.GEMMA2_TEMPLATE, CHATS + [c for c in random_chats(150, 2) if c[0][0] != "system"])
-    assert accepted > 150 and refused >= 12
+    assert accepted > 150 and refused >= 6
     code, stderr, _ = models.run_tokenize(tmp_path, [{"messages": messages(CHATS[1])}], tmp_path)
     assert code == 3 and "message 1" in stderr and "System role not supported" in stderr
 
