@@ -17,7 +17,8 @@ constexpr size_t kMaxSources = 64;
 bool ParseCounts(absl::string_view text, std::vector<int64_t>* counts) {
   for (const absl::string_view item : absl::StrSplit(text, ',')) {
     int64_t value = 0;
-    const bool digits = !item.empty() && item.find_first_not_of("0123456789") == absl::string_view::npos;
+    const bool digits =
+        !item.empty() && item.find_first_not_of("0123456789") == absl::string_view::npos;
     if (!digits || !absl::SimpleAtoi(item, &value) || value > kMaxCount) return false;
     counts->push_back(value);
   }
@@ -27,7 +28,8 @@ bool ParseCounts(absl::string_view text, std::vector<int64_t>* counts) {
 }  // namespace
 
 std::string Cursor::Serialize() const {
-  return absl::StrCat(pack, ",", epoch, ",", window, ",", pack_in_window, ":", absl::StrJoin(taken, ","));
+  return absl::StrCat(pack, ",", epoch, ",", window, ",", pack_in_window, ":",
+                      absl::StrJoin(taken, ","));
 }
 
 absl::StatusOr<Cursor> Cursor::Parse(const std::string& text) {
@@ -36,7 +38,8 @@ absl::StatusOr<Cursor> Cursor::Parse(const std::string& text) {
   Cursor cursor;
   if (halves.size() != 2 || !ParseCounts(halves[0], &place) || place.size() != 4 ||
       !ParseCounts(halves[1], &cursor.taken) || cursor.taken.size() > kMaxSources) {
-    return DataError("the saved position of the data stream is damaged: start from another checkpoint");
+    return DataError(
+        "the saved position of the data stream is damaged: start from another checkpoint");
   }
   cursor.pack = place[0];
   cursor.epoch = place[1];

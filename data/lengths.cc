@@ -32,9 +32,9 @@ RecordLength Measure(const EncodedRecord& record) {
   return length;
 }
 
-// Measures every record with a few threads. The error of the lowest record number wins, so that the same data fails
-// with the same message whatever the threads do: chunks are taken in order, and a thread stops only at chunks behind
-// the failed record.
+// Measures every record with a few threads. The error of the lowest record number wins, so that the
+// same data fails with the same message whatever the threads do: chunks are taken in order, and a
+// thread stops only at chunks behind the failed record.
 class Measurer {
  public:
   Measurer(const ShardReader& shards, const RecordEncoder& encoder)
@@ -94,7 +94,8 @@ class Measurer {
   absl::Status failure_;
 };
 
-// Several ranks may write the same sidecar at once: each under a name of its own, and any of them may win.
+// Several ranks may write the same sidecar at once: each under a name of its own, and any of them
+// may win.
 absl::Status WriteSidecar(Fs& fs, const std::string& path, const std::string& bytes) {
   OSLER_RETURN_IF_ERROR(fs.MakeDirectories(ParentDirectory(path)));
   const size_t thread = std::hash<std::thread::id>{}(std::this_thread::get_id());
@@ -108,14 +109,15 @@ absl::Status WriteSidecar(Fs& fs, const std::string& path, const std::string& by
     return fs.SyncDirectory(ParentDirectory(path));
   };
   const absl::Status status = write();
-  if (!status.ok() && fs.Exists(temporary)) fs.Remove(temporary).IgnoreError();  // the first error counts
+  if (!status.ok() && fs.Exists(temporary))
+    fs.Remove(temporary).IgnoreError();  // the first error counts
   return status;
 }
 
 }  // namespace
 
-absl::StatusOr<Lengths> EnsureLengths(Fs& fs, const ShardReader& shards, const RecordEncoder& encoder,
-                                      int threads) {
+absl::StatusOr<Lengths> EnsureLengths(Fs& fs, const ShardReader& shards,
+                                      const RecordEncoder& encoder, int threads) {
   const std::string path =
       JoinPath(JoinPath(shards.directory(), kLengthsDirectory), encoder.digest() + ".bin");
   const LengthsKey key{shards.digest(), Sha256Hex(encoder.digest()), shards.size()};
@@ -123,12 +125,15 @@ absl::StatusOr<Lengths> EnsureLengths(Fs& fs, const ShardReader& shards, const R
     absl::StatusOr<std::string> bytes = fs.ReadFile(path);
     absl::StatusOr<Lengths> lengths = bytes.ok() ? ParseLengths(*bytes, key) : bytes.status();
     if (lengths.ok()) return lengths;
-    LogWarning("{} cannot be used ({}): measuring the records again", path, std::string(lengths.status().message()));
+    LogWarning("{} cannot be used ({}): measuring the records again", path,
+               std::string(lengths.status().message()));
   }
   OSLER_ASSIGN_OR_RETURN(Lengths lengths, Measurer(shards, encoder).Run(std::max(1, threads)));
-  if (const absl::Status status = WriteSidecar(fs, path, EncodeLengths(lengths, key)); !status.ok()) {
-    LogWarning("the lengths of the records could not be kept ({}): the next run measures them again",
-               std::string(status.message()));
+  if (const absl::Status status = WriteSidecar(fs, path, EncodeLengths(lengths, key));
+      !status.ok()) {
+    LogWarning(
+        "the lengths of the records could not be kept ({}): the next run measures them again",
+        std::string(status.message()));
   }
   return lengths;
 }

@@ -32,7 +32,8 @@ absl::StatusOr<Lengths> ParseLengths(std::string_view bytes, const LengthsKey& k
   if (bytes.size() < kHeadBytes + kCrcBytes || !bytes.starts_with(kMagic)) {
     return DataError("it is no length sidecar, or is cut short");
   }
-  if (GetU32(bytes, bytes.size() - kCrcBytes) != Crc32c(bytes.substr(0, bytes.size() - kCrcBytes))) {
+  if (GetU32(bytes, bytes.size() - kCrcBytes) !=
+      Crc32c(bytes.substr(0, bytes.size() - kCrcBytes))) {
     return DataError("it fails its checksum");
   }
   if (GetU32(bytes, 8) != kVersion || GetU32(bytes, 12) != kEntryBytes) {

@@ -1,4 +1,5 @@
-// The bytes of a length sidecar (docs/shard.md). Pure functions, thread-safe; any bytes give lengths or a data error.
+// The bytes of a length sidecar (docs/shard.md). Pure functions, thread-safe; any bytes give
+// lengths or a data error.
 #pragma once
 
 #include <cstdint>

@@ -40,8 +40,9 @@ absl::Status AddPiece(const DataSet::State& data, const Piece& piece, Pack* pack
   if (!encoded.ok()) return Annotate(encoded.status(), where);
   const uint32_t expected = source.lengths[static_cast<size_t>(piece.record)].tokens;
   if (encoded->ids.size() != expected || encoded->labels.size() != expected) {
-    return DataError(absl::StrCat(where, " has ", encoded->ids.size(), " tokens, but its length sidecar says ",
-                                  expected, ": tokenizer and sidecar do not belong together; remove ",
+    return DataError(absl::StrCat(where, " has ", encoded->ids.size(),
+                                  " tokens, but its length sidecar says ", expected,
+                                  ": tokenizer and sidecar do not belong together; remove ",
                                   source.shards->directory(), "/lengths and run again"));
   }
   pack->doc_starts.push_back(static_cast<int32_t>(pack->tokens.size()));
@@ -69,15 +70,18 @@ struct Slot {
 };
 using SlotPointer = std::shared_ptr<Slot>;
 
-// The threads behind a stream from one Seek to the next: a planner that deals out packs in order and workers that
-// make them. Both queues hold the same slots; the one in order bounds how far ahead they run.
+// The threads behind a stream from one Seek to the next: a planner that deals out packs in order
+// and workers that make them. Both queues hold the same slots; the one in order bounds how far
+// ahead they run.
 class Pipeline {
  public:
   Pipeline(const DataSet::State& data, Plan& plan, const StreamOptions& options)
-      : data_(data), ordered_(static_cast<size_t>(std::max<int64_t>(1, options.prefetch))),
+      : data_(data),
+        ordered_(static_cast<size_t>(std::max<int64_t>(1, options.prefetch))),
         work_(static_cast<size_t>(std::max<int64_t>(1, options.prefetch))) {
     threads_.emplace_back([this, &plan, share = options.share] { Deal(plan, share); });
-    for (int i = 0; i < std::max(1, options.threads); ++i) threads_.emplace_back([this] { Work(); });
+    for (int i = 0; i < std::max(1, options.threads); ++i)
+      threads_.emplace_back([this] { Work(); });
   }
 
   ~Pipeline() {
@@ -118,7 +122,8 @@ class Pipeline {
   std::vector<std::thread> threads_;
 };
 
-absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const DataSet::State& data, const PlanOptions& options) {
+absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const DataSet::State& data,
+                                               const PlanOptions& options) {
   std::vector<PlanSource> sources;
   for (const DataSet::State::Source& source : data.sources) {
     sources.push_back({&source.lengths, source.shards->digest(), source.weight});
@@ -137,7 +142,8 @@ absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const DataSet::State& data, const
 DataSet::DataSet(std::unique_ptr<State> state) : state_(std::move(state)) {}
 DataSet::~DataSet() = default;
 
-absl::StatusOr<std::unique_ptr<DataSet>> DataSet::Open(Fs& fs, const std::vector<StreamSource>& sources,
+absl::StatusOr<std::unique_ptr<DataSet>> DataSet::Open(Fs& fs,
+                                                       const std::vector<StreamSource>& sources,
                                                        const RecordEncoder& encoder, int threads) {
   auto state = std::make_unique<State>(encoder);
   Sha256 digest;
@@ -164,7 +170,8 @@ int64_t DataSet::records() const {
 struct PackStream::State {
   const DataSet::State& data;
   StreamOptions options;
-  std::unique_ptr<Plan> plan;    // of the packs being made: the planner thread's while `pipeline` lives
+  std::unique_ptr<Plan>
+      plan;  // of the packs being made: the planner thread's while `pipeline` lives
   std::unique_ptr<Plan> walker;  // answers CursorAt and EpochStart
   absl::Status failure;          // the first error that Next met
   std::unique_ptr<Pipeline> pipeline;
@@ -176,8 +183,10 @@ struct PackStream::State {
 PackStream::PackStream(std::unique_ptr<State> state) : state_(std::move(state)) {}
 PackStream::~PackStream() = default;
 
-absl::StatusOr<std::unique_ptr<PackStream>> PackStream::Open(const DataSet& data, StreamOptions options) {
-  if (options.share.count < 1 || options.share.index < 0 || options.share.index >= options.share.count) {
+absl::StatusOr<std::unique_ptr<PackStream>> PackStream::Open(const DataSet& data,
+                                                             StreamOptions options) {
+  if (options.share.count < 1 || options.share.index < 0 ||
+      options.share.index >= options.share.count) {
     return ConfigError(absl::StrCat("reader ", options.share.index, " of ", options.share.count,
                                     " does not exist: readers are numbered from 0"));
   }
@@ -199,15 +208,18 @@ absl::StatusOr<Pack> PackStream::Next() {
 
 absl::Status PackStream::Seek(const Cursor& cursor) {
   state_->pipeline.reset();
-  state_->failure = state_->plan->Seek(cursor);  // a stream that is not where it was asked to be gives nothing
+  state_->failure =
+      state_->plan->Seek(cursor);  // a stream that is not where it was asked to be gives nothing
   if (!state_->failure.ok()) return state_->failure;
   return state_->walker->Seek(cursor);
 }
 
 absl::StatusOr<Cursor> PackStream::CursorAt(int64_t pack_number) {
-  if (pack_number < 0) return DataError(absl::StrCat("there is no pack ", pack_number, " in the data stream"));
+  if (pack_number < 0)
+    return DataError(absl::StrCat("there is no pack ", pack_number, " in the data stream"));
   Plan& walker = *state_->walker;
-  if (walker.Position().pack > pack_number) OSLER_RETURN_IF_ERROR(walker.Seek(walker.EpochStart(0)));
+  if (walker.Position().pack > pack_number)
+    OSLER_RETURN_IF_ERROR(walker.Seek(walker.EpochStart(0)));
   walker.SkipTo(pack_number);
   return walker.Position();
 }

@@ -15,9 +15,9 @@
 
 namespace osler {
 
-// One pack: documents one after another, no padding. doc_starts has one entry a document, the first is 0.
-// Positions restart at 0 with each document (a split piece is a document of its own). The label of a document's first
-// token is kIgnore: nothing in the document predicts it.
+// One pack: documents one after another, no padding. doc_starts has one entry a document, the first
+// is 0. Positions restart at 0 with each document (a split piece is a document of its own). The
+// label of a document's first token is kIgnore: nothing in the document predicts it.
 struct Pack {
   int64_t number = 0;  // running global number
   std::vector<int32_t> tokens, labels;
@@ -41,11 +41,12 @@ struct StreamSource {
   double weight = 1;
 };
 
-// Opens the sources once (certificates checked, lengths ensured) and serves any number of streams over them.
-// Thread-safe. Outlives its streams; the encoder outlives it.
+// Opens the sources once (certificates checked, lengths ensured) and serves any number of streams
+// over them. Thread-safe. Outlives its streams; the encoder outlives it.
 class DataSet {
  public:
-  static absl::StatusOr<std::unique_ptr<DataSet>> Open(Fs& fs, const std::vector<StreamSource>& sources,
+  static absl::StatusOr<std::unique_ptr<DataSet>> Open(Fs& fs,
+                                                       const std::vector<StreamSource>& sources,
                                                        const RecordEncoder& encoder, int threads);
   ~DataSet();
   const std::string& digest() const;  // of all sources with their weights
@@ -61,17 +62,20 @@ class DataSet {
 // Not thread-safe; Next() blocks until the pack is ready.
 class PackStream {
  public:
-  static absl::StatusOr<std::unique_ptr<PackStream>> Open(const DataSet& data, StreamOptions options);
+  static absl::StatusOr<std::unique_ptr<PackStream>> Open(const DataSet& data,
+                                                          StreamOptions options);
   ~PackStream();
-  // The next pack of this reader's share. The stream never ends (new epochs follow). An error comes at the place of
-  // the pack that could not be made, and again at every later call.
+  // The next pack of this reader's share. The stream never ends (new epochs follow). An error comes
+  // at the place of the pack that could not be made, and again at every later call.
   absl::StatusOr<Pack> Next();
   // Continues with this reader's first pack whose number is at least cursor.pack.
   absl::Status Seek(const Cursor& cursor);
-  // The cursor of the pack with this running global number (not counted from the last Seek): pure arithmetic on the
-  // plan, the same on every reader, whatever has been read. Cheap when called with growing numbers.
+  // The cursor of the pack with this running global number (not counted from the last Seek): pure
+  // arithmetic on the plan, the same on every reader, whatever has been read. Cheap when called
+  // with growing numbers.
   absl::StatusOr<Cursor> CursorAt(int64_t pack_number);
-  // The cursor at the start of epoch `epoch`; its `pack` is the number of packs in all epochs before.
+  // The cursor at the start of epoch `epoch`; its `pack` is the number of packs in all epochs
+  // before.
   Cursor EpochStart(int64_t epoch);
   PlanCounts counts() const;
 

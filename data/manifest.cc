@@ -19,10 +19,12 @@ constexpr size_t kDigestDigits = 64;
 std::string NoDigest() { return std::string(kDigestDigits, '0'); }
 
 bool IsDigest(const std::string& text) {
-  return text.size() == kDigestDigits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return text.size() == kDigestDigits &&
+         text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-// The field, or the type's zero when it is missing or of another type (callers check the values that matter).
+// The field, or the type's zero when it is missing or of another type (callers check the values
+// that matter).
 std::string Text(const Json& object, const char* key) {
   const auto it = object.is_object() ? object.find(key) : object.end();
   return it != object.end() && it->is_string() ? it->get<std::string>() : "";
@@ -37,7 +39,8 @@ Json FileJson(const ManifestFile& file) {
   return {{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}};
 }
 
-// Invalid UTF-8 cannot come from a configuration file or a rule name, and must not end the program if it does.
+// Invalid UTF-8 cannot come from a configuration file or a rule name, and must not end the program
+// if it does.
 std::string Dump(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -76,7 +79,8 @@ absl::Status ReadFiles(const Json& files, const std::string& path, Manifest* man
       return DamagedFile(path, "lists a file that no shard directory of this version has");
     }
   }
-  if (manifest->index.name.empty() || manifest->certificate.name.empty() || manifest->report.name.empty()) {
+  if (manifest->index.name.empty() || manifest->certificate.name.empty() ||
+      manifest->report.name.empty()) {
     return DamagedFile(path, "does not list index, certificate and report");
   }
   if (records != manifest->records) return DamagedFile(path, "its record counts do not add up");
@@ -152,7 +156,8 @@ absl::StatusOr<Certificate> ParseCertificate(const std::string& text, const std:
   }
   const auto sources = json.find("trusted_sources");
   const auto identifiers = json.find("identifiers");
-  if (sources == json.end() || !sources->is_array() || identifiers == json.end() || !identifiers->is_object()) {
+  if (sources == json.end() || !sources->is_array() || identifiers == json.end() ||
+      !identifiers->is_object()) {
     return DamagedFile(path, "lacks trusted_sources or identifiers");
   }
   for (const Json& source : *sources) {
@@ -164,7 +169,8 @@ absl::StatusOr<Certificate> ParseCertificate(const std::string& text, const std:
   return certificate;
 }
 
-std::string BuildId(const Manifest& manifest, const Certificate& certificate, const std::string& report) {
+std::string BuildId(const Manifest& manifest, const Certificate& certificate,
+                    const std::string& report) {
   Certificate unnamed = certificate;
   unnamed.build_id.clear();
   Sha256 digest;
@@ -177,12 +183,14 @@ std::string BuildId(const Manifest& manifest, const Certificate& certificate, co
 
 absl::Status CheckFile(const ManifestFile& listed, std::string_view text, const std::string& path) {
   if (static_cast<int64_t>(text.size()) != listed.bytes) {
-    return DamagedFile(path, absl::StrCat("has ", text.size(), " bytes, but ", kManifestName, " says ",
-                                          listed.bytes, ": it is cut short, edited or of another build"));
+    return DamagedFile(path,
+                       absl::StrCat("has ", text.size(), " bytes, but ", kManifestName, " says ",
+                                    listed.bytes, ": it is cut short, edited or of another build"));
   }
   if (Sha256Hex(text) == listed.sha256) return absl::OkStatus();
-  return DamagedFile(path, absl::StrCat("is not the file that ", kManifestName,
-                                        " lists (SHA-256 differs): it is damaged, edited or of another build"));
+  return DamagedFile(
+      path, absl::StrCat("is not the file that ", kManifestName,
+                         " lists (SHA-256 differs): it is damaged, edited or of another build"));
 }
 
 }  // namespace osler

@@ -16,7 +16,8 @@ constexpr double kScale = 0x1.0p50;
 
 Mixture::Mixture(const std::vector<double>& weights) {
   const double largest = *std::max_element(weights.begin(), weights.end());
-  double sum = 0;  // of ratios to the largest: weights near the ends of double's range neither overflow nor vanish
+  double sum = 0;  // of ratios to the largest: weights near the ends of double's range neither
+                   // overflow nor vanish
   for (const double weight : weights) sum += weight / largest;
   for (const double weight : weights) {
     const auto share = static_cast<int64_t>(std::llround(weight / largest / sum * kScale));
@@ -34,7 +35,8 @@ int32_t Mixture::Choose(const std::vector<int64_t>& taken) const {
   for (size_t k = 0; k < shares_.size(); ++k) {
     const Wide deficit = shares_[k] * next - static_cast<Wide>(taken[k]) * total_;
     if (shares_[k] == 0 || deficit * slack < total_) continue;
-    const Wide deadline = total_ * ((static_cast<Wide>(taken[k]) + 1) * slack - 1) / (slack * shares_[k]);
+    const Wide deadline =
+        total_ * ((static_cast<Wide>(taken[k]) + 1) * slack - 1) / (slack * shares_[k]);
     if (best >= 0 && deadline >= best_deadline) continue;
     best = static_cast<int32_t>(k);
     best_deadline = deadline;

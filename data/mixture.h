@@ -1,9 +1,10 @@
-// Which source gives the next sample, so that after any number of samples each source stands within one sample of
-// its share.
+// Which source gives the next sample, so that after any number of samples each source stands within
+// one sample of its share.
 //
-// Picking the source with the largest deficit drifts beyond one sample from four sources on; this is the rule of
-// Tijdeman ("The chairman assignment problem", 1980): among the sources whose deficit is large enough, the one whose
-// deadline comes first. The deviation stays below 1 - 1/(2K - 2). Integer arithmetic: the same on every machine.
+// Picking the source with the largest deficit drifts beyond one sample from four sources on; this
+// is the rule of Tijdeman ("The chairman assignment problem", 1980): among the sources whose
+// deficit is large enough, the one whose deadline comes first. The deviation stays below 1 - 1/(2K
+// - 2). Integer arithmetic: the same on every machine.
 #pragma once
 
 #include <cstdint>

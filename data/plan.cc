@@ -27,7 +27,8 @@ struct Window {
 // The record at place `at` of a source's endless stream.
 class SourceOrder {
  public:
-  SourceOrder(const PlanSource& source, const PlanOptions& options) : source_(&source), options_(&options) {}
+  SourceOrder(const PlanSource& source, const PlanOptions& options)
+      : source_(&source), options_(&options) {}
   int64_t Record(int64_t at) {
     const auto size = static_cast<int64_t>(source_->lengths->size());
     if (options_->order == Order::kFile) return at % size;
@@ -35,7 +36,8 @@ class SourceOrder {
       pass_ = pass;
       key_ = PhiloxKey(options_->seed, absl::StrCat("shuffle/", source_->digest, "/", pass));
     }
-    return static_cast<int64_t>(PermuteIndex(key_, static_cast<uint64_t>(at % size), static_cast<uint64_t>(size)));
+    return static_cast<int64_t>(
+        PermuteIndex(key_, static_cast<uint64_t>(at % size), static_cast<uint64_t>(size)));
   }
 
  private:
@@ -49,23 +51,28 @@ absl::Status CheckWeights(const std::vector<PlanSource>& sources) {
   bool any = false;
   for (size_t k = 0; k < sources.size(); ++k) {
     if (!std::isfinite(sources[k].weight) || sources[k].weight < 0) {
-      return ConfigError(absl::StrCat("the weight of data source ", k + 1, " must be a number of at least 0"));
+      return ConfigError(
+          absl::StrCat("the weight of data source ", k + 1, " must be a number of at least 0"));
     }
     any = any || sources[k].weight > 0;
   }
   if (any) return absl::OkStatus();
-  return ConfigError(sources.empty() ? "no data source is given"
-                                     : "every data source has weight 0: give one a positive weight");
+  return ConfigError(sources.empty()
+                         ? "no data source is given"
+                         : "every data source has weight 0: give one a positive weight");
 }
 
 // Why a source of so many records gives nothing.
-absl::Status NothingToTrainOn(size_t source, int64_t records, int64_t longer, const PlanOptions& options) {
+absl::Status NothingToTrainOn(size_t source, int64_t records, int64_t longer,
+                              const PlanOptions& options) {
   const std::string what = absl::StrCat("data source ", source + 1);
-  if (records == 0) return DataError(absl::StrCat(what, " holds no records: there is nothing to train on"));
+  if (records == 0)
+    return DataError(absl::StrCat(what, " holds no records: there is nothing to train on"));
   if (longer == 0) return DataError(absl::StrCat(what, ": all ", records, " records are empty"));
-  return DataError(absl::StrCat(what, ": none of its ", records, " records can be used (", longer,
-                                " are longer than sequence_length ", options.sequence_length,
-                                " and dropped): raise sequence_length, or set long_records to truncate or split"));
+  return DataError(absl::StrCat(
+      what, ": none of its ", records, " records can be used (", longer,
+      " are longer than sequence_length ", options.sequence_length,
+      " and dropped): raise sequence_length, or set long_records to truncate or split"));
 }
 
 }  // namespace
@@ -76,8 +83,8 @@ struct Plan::State {
   Mixture mixture;
   PlanCounts counts;
   int64_t epoch_samples = 0;
-  Cursor cursor;  // of the next pack
-  Window window;  // that holds it
+  Cursor cursor;                     // of the next pack
+  Window window;                     // that holds it
   std::vector<Cursor> epoch_starts;  // as far as they have been asked for
 
   State(std::vector<PlanSource> plan_sources, PlanOptions plan_options, Mixture plan_mixture)
@@ -97,8 +104,9 @@ absl::Status Plan::State::Count() {
     int64_t kept = 0, longer = 0;
     for (const RecordLength& length : *sources[k].lengths) {
       const int64_t tokens = length.tokens;
-      if (tokens > kMaxTokens) return DataError(absl::StrCat("data source ", k + 1, " has a record of ", tokens,
-                                                             " tokens: at most ", kMaxTokens, " are possible"));
+      if (tokens > kMaxTokens)
+        return DataError(absl::StrCat("data source ", k + 1, " has a record of ", tokens,
+                                      " tokens: at most ", kMaxTokens, " are possible"));
       const bool is_long = tokens > options.sequence_length;
       longer += is_long;
       const bool drop = tokens == 0 || (is_long && options.long_records == LongRecordPolicy::kDrop);
@@ -119,10 +127,12 @@ absl::Status Plan::State::Count() {
 }
 
 void Plan::State::AddPieces(int32_t source, int64_t record, std::vector<Piece>* pieces) const {
-  const int64_t tokens = (*sources[static_cast<size_t>(source)].lengths)[static_cast<size_t>(record)].tokens;
+  const int64_t tokens =
+      (*sources[static_cast<size_t>(source)].lengths)[static_cast<size_t>(record)].tokens;
   const int64_t limit = options.sequence_length;
   if (tokens > limit && options.long_records == LongRecordPolicy::kDrop) return;
-  const int64_t end = options.long_records == LongRecordPolicy::kSplit ? tokens : std::min(tokens, limit);
+  const int64_t end =
+      options.long_records == LongRecordPolicy::kSplit ? tokens : std::min(tokens, limit);
   for (int64_t begin = 0; begin < end; begin += limit) {
     pieces->push_back({source, record, static_cast<int32_t>(begin),
                        static_cast<int32_t>(std::min(limit, end - begin))});
@@ -153,7 +163,8 @@ Window Plan::State::Build(int64_t epoch, int64_t number, std::vector<int64_t> ta
   return window;
 }
 
-// Moves to the next window that has a pack left. Ends: every source in the mixture holds a usable record.
+// Moves to the next window that has a pack left. Ends: every source in the mixture holds a usable
+// record.
 void Plan::State::SkipFinished() {
   while (cursor.pack_in_window >= static_cast<int64_t>(window.packs.size())) {
     cursor.taken = window.taken;
@@ -168,26 +179,31 @@ void Plan::State::SkipFinished() {
 
 absl::Status Plan::State::CheckFits(const Cursor& wanted) const {
   const int64_t samples = std::accumulate(wanted.taken.begin(), wanted.taken.end(), int64_t{0});
-  const bool positive = wanted.pack >= wanted.pack_in_window && wanted.pack_in_window >= 0 && wanted.epoch >= 0 &&
-                        wanted.window >= 0 && wanted.window < Windows() &&
-                        std::all_of(wanted.taken.begin(), wanted.taken.end(), [](int64_t n) { return n >= 0; });
-  const __int128 before = static_cast<__int128>(wanted.epoch) * epoch_samples + wanted.window * kWindowSamples;
-  if (positive && wanted.taken.size() == sources.size() && samples == before && mixture.Fits(wanted.taken)) {
+  const bool positive =
+      wanted.pack >= wanted.pack_in_window && wanted.pack_in_window >= 0 && wanted.epoch >= 0 &&
+      wanted.window >= 0 && wanted.window < Windows() &&
+      std::all_of(wanted.taken.begin(), wanted.taken.end(), [](int64_t n) { return n >= 0; });
+  const __int128 before =
+      static_cast<__int128>(wanted.epoch) * epoch_samples + wanted.window * kWindowSamples;
+  if (positive && wanted.taken.size() == sources.size() && samples == before &&
+      mixture.Fits(wanted.taken)) {
     return absl::OkStatus();
   }
-  return DataError(absl::StrCat("the saved position (epoch ", wanted.epoch, ", window ", wanted.window, ", pack ",
-                                wanted.pack, ") does not fit this data: it was saved for other data, weights or "
+  return DataError(absl::StrCat("the saved position (epoch ", wanted.epoch, ", window ",
+                                wanted.window, ", pack ", wanted.pack,
+                                ") does not fit this data: it was saved for other data, weights or "
                                 "sequence_length; use those again, or start a new run"));
 }
 
 Plan::Plan(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Plan::~Plan() = default;
 
-absl::StatusOr<std::unique_ptr<Plan>> Plan::Create(std::vector<PlanSource> sources, PlanOptions options) {
+absl::StatusOr<std::unique_ptr<Plan>> Plan::Create(std::vector<PlanSource> sources,
+                                                   PlanOptions options) {
   OSLER_RETURN_IF_ERROR(CheckWeights(sources));
   if (options.sequence_length < 1 || options.sequence_length > kMaxTokens) {
-    return ConfigError(absl::StrCat("data.sequence_length must be between 1 and ", kMaxTokens, ", not ",
-                                    options.sequence_length));
+    return ConfigError(absl::StrCat("data.sequence_length must be between 1 and ", kMaxTokens,
+                                    ", not ", options.sequence_length));
   }
   std::vector<double> weights;
   for (const PlanSource& source : sources) weights.push_back(source.weight);
@@ -213,9 +229,10 @@ absl::Status Plan::Seek(const Cursor& cursor) {
   OSLER_RETURN_IF_ERROR(state_->CheckFits(cursor));
   Window window = state_->Build(cursor.epoch, cursor.window, cursor.taken);
   if (cursor.pack_in_window > static_cast<int64_t>(window.packs.size())) {
-    return DataError(absl::StrCat("the saved position (epoch ", cursor.epoch, ", window ", cursor.window,
-                                  ") has fewer packs now: it was saved for other data, sequence_length or packing; "
-                                  "use those again, or start a new run"));
+    return DataError(absl::StrCat(
+        "the saved position (epoch ", cursor.epoch, ", window ", cursor.window,
+        ") has fewer packs now: it was saved for other data, sequence_length or packing; "
+        "use those again, or start a new run"));
   }
   state_->cursor = cursor;
   state_->window = std::move(window);
@@ -226,7 +243,8 @@ absl::Status Plan::Seek(const Cursor& cursor) {
 void Plan::SkipTo(int64_t pack) {
   OSLER_CHECK(pack >= state_->cursor.pack);
   while (true) {
-    const int64_t left = static_cast<int64_t>(state_->window.packs.size()) - state_->cursor.pack_in_window;
+    const int64_t left =
+        static_cast<int64_t>(state_->window.packs.size()) - state_->cursor.pack_in_window;
     const int64_t step = std::min(left, pack - state_->cursor.pack);
     state_->cursor.pack += step;
     state_->cursor.pack_in_window += step;

@@ -1,11 +1,12 @@
-// The plan of the sample stream: which records make up pack number g. A pure function of (data digests, lengths,
-// seed, options); never of how many ranks or threads read it.
+// The plan of the sample stream: which records make up pack number g. A pure function of (data
+// digests, lengths, seed, options); never of how many ranks or threads read it.
 //
-// Samples: source k contributes its records in the order of a keyed permutation that changes each time the source
-// begins anew (or in file order); sources are mixed so that each stays within one sample of its weight's share
-// (data/mixture.h). An epoch is as many samples as all sources of positive weight hold. Windows of kWindowSamples
-// consecutive samples, cut at epoch ends, are packed on their own: best-fit decreasing and a keyed shuffle of the
-// packs, or, without shuffling, next-fit in file order. Packs never cross windows. docs/data-order.md has the details.
+// Samples: source k contributes its records in the order of a keyed permutation that changes each
+// time the source begins anew (or in file order); sources are mixed so that each stays within one
+// sample of its weight's share (data/mixture.h). An epoch is as many samples as all sources of
+// positive weight hold. Windows of kWindowSamples consecutive samples, cut at epoch ends, are
+// packed on their own: best-fit decreasing and a keyed shuffle of the packs, or, without shuffling,
+// next-fit in file order. Packs never cross windows. docs/data-order.md has the details.
 #pragma once
 
 #include <cstdint>
@@ -49,11 +50,12 @@ struct Piece {
 
 using PackPlan = std::vector<Piece>;
 
-// Where the stream stands: 200 bytes at most when serialised (8 sources), whatever the data or the world.
+// Where the stream stands: 200 bytes at most when serialised (8 sources), whatever the data or the
+// world.
 struct Cursor {
-  int64_t pack = 0;            // running global number of the next pack, from 0
+  int64_t pack = 0;  // running global number of the next pack, from 0
   int64_t epoch = 0;
-  int64_t window = 0;          // within the epoch
+  int64_t window = 0;  // within the epoch
   int64_t pack_in_window = 0;
   std::vector<int64_t> taken;  // samples taken from each source before this window
   bool operator==(const Cursor&) const = default;
@@ -62,7 +64,8 @@ struct Cursor {
   static absl::StatusOr<Cursor> Parse(const std::string& text);
 };
 
-// Over one pass of every source, for the report to the user. `dropped` counts records of no tokens, too.
+// Over one pass of every source, for the report to the user. `dropped` counts records of no tokens,
+// too.
 struct PlanCounts {
   int64_t records = 0, truncated = 0, split = 0, dropped = 0, tokens = 0;
 };
@@ -70,15 +73,17 @@ struct PlanCounts {
 // Walks the packs in order. Not thread-safe.
 class Plan {
  public:
-  // Data error if a source of positive weight holds nothing to train on; config error for weights or a sequence
-  // length that make no sense.
-  static absl::StatusOr<std::unique_ptr<Plan>> Create(std::vector<PlanSource> sources, PlanOptions options);
+  // Data error if a source of positive weight holds nothing to train on; config error for weights
+  // or a sequence length that make no sense.
+  static absl::StatusOr<std::unique_ptr<Plan>> Create(std::vector<PlanSource> sources,
+                                                      PlanOptions options);
   ~Plan();
-  PackPlan Next();           // never ends: data wraps into new epochs
-  void SkipTo(int64_t pack);  // on to this running number, without making the packs between. PRE: not behind
-  Cursor Position() const;   // of the pack Next() will return
+  PackPlan Next();            // never ends: data wraps into new epochs
+  void SkipTo(int64_t pack);  // on to this running number. PRE: Position().pack is no higher
+  Cursor Position() const;    // of the pack Next() will return
   absl::Status Seek(const Cursor& cursor);  // a data error if the cursor does not fit this plan
-  // The cursor at the start of epoch `epoch`; its `pack` is the true running number. Cost: epochs × windows.
+  // The cursor at the start of epoch `epoch`; its `pack` is the true running number. Cost:
+  // epochs × windows.
   Cursor EpochStart(int64_t epoch);
   PlanCounts counts() const;
 

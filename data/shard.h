@@ -1,14 +1,15 @@
-// Shard directories: what `osler data build` writes and training reads. docs/shard.md is the byte-level format.
+// Shard directories: what `osler data build` writes and training reads. docs/shard.md is the
+// byte-level format.
 //
-//   DIR/shard-00000.osd …   records, each part with its CRC-32C, footer with the record table
-//   DIR/index.bin           record order → (shard, entry), one fixed-size entry a record, in source order
-//   DIR/certificate.json    who de-identified this: profile, policy digest, counts, trusted sources, build id
-//   DIR/report.json         what was found and left out, by source and rule
-//   DIR/manifest.json       file list with sizes and SHA-256, record count, build id, its own digest; written last
-//   DIR/lengths/            sidecars (data/lengths.h); not part of the build, may be added later
+//   DIR/shard-00000.osd …  records, each part with its CRC-32C; record table and trailer at the end
+//   DIR/index.bin          source order: record → (shard, entry)
+//   DIR/certificate.json   profile, policy digest, counts, trusted sources, build id
+//   DIR/report.json        what was found and left out, by source and rule
+//   DIR/manifest.json      files with sizes and SHA-256, build id, its own digest; written last
+//   DIR/lengths/           sidecars (data/lengths.h); not part of the build, may be added later
 //
-// A directory without a valid manifest, or whose certificate, index, report or shards are not those of that manifest,
-// does not open. Every part's checksum is verified when it is read.
+// A directory without a valid manifest, or whose certificate, index, report or shards are not those
+// of that manifest, does not open. Every part's checksum is verified when it is read.
 #pragma once
 
 #include <cstdint>
@@ -26,18 +27,18 @@ namespace osler {
 
 // The contents of certificate.json that readers act on.
 struct Certificate {
-  std::string profile;                       // "safe_harbor"
-  std::string policy_digest;                 // SHA-256 of the rules
+  std::string profile;        // "safe_harbor"
+  std::string policy_digest;  // SHA-256 of the rules
   std::string tool_version;
   std::string build_id;
-  std::vector<std::string> trusted_sources;  // taken on the user's word
+  std::vector<std::string> trusted_sources;    // taken on the user's word
   std::map<std::string, int64_t> identifiers;  // replacements by rule, over the whole build
 };
 
 struct ShardWriterOptions {
-  std::string directory;        // written as directory.tmp-… and renamed by Commit, replacing an older one
+  std::string directory;  // written beside it and renamed by Commit, replacing an older one
   int64_t shard_bytes = 64 << 20;
-  Certificate certificate;      // build_id is filled in by Commit when empty
+  Certificate certificate;  // build_id is filled in by Commit when empty
   std::string report_json;
 };
 
@@ -59,12 +60,12 @@ class ShardWriter {
   std::unique_ptr<State> state_;
 };
 
-// How much of a directory Open checks: kQuick reads manifest, certificate, index and footers and checks the sizes
-// and digests of the small files; kFull also hashes every shard file.
+// How much of a directory Open checks: kQuick reads manifest, certificate, index and footers and
+// checks the sizes and digests of the small files; kFull also hashes every shard file.
 enum class ShardCheck { kQuick, kFull };
 
-// Random access to the records of one directory, in source order. Thread-safe after Open: Read may be called from
-// many threads.
+// Random access to the records of one directory, in source order. Thread-safe after Open: Read may
+// be called from many threads.
 class ShardReader {
  public:
   // Data errors name the file that is wrong and what to do.
@@ -72,12 +73,13 @@ class ShardReader {
                                                            ShardCheck check = ShardCheck::kQuick);
   ~ShardReader();
 
-  int64_t size() const;                        // records
+  int64_t size() const;                                    // records
   absl::StatusOr<CleanRecord> Read(int64_t record) const;  // 0 ≤ record < size(), source order
-  bool is_tokens(int64_t record) const;        // without reading the payload
+  bool is_tokens(int64_t record) const;                    // without reading the payload
   const Certificate& certificate() const;
-  // Identity of the data: SHA-256 over the records in source order, 64 hex digits. Two builds of the same records
-  // have the same digest however they are cut into shard files, so that plans and lengths stay valid.
+  // Identity of the data: SHA-256 over the records in source order, 64 hex digits. Two builds of
+  // the same records have the same digest however they are cut into shard files, so that plans and
+  // lengths stay valid.
   const std::string& digest() const;
   const std::string& directory() const;
   int64_t shard_files() const;

@@ -5,31 +5,40 @@
 #include "base/status_macros.h"
 
 namespace osler {
+namespace {
 
-ShardFileWriter::ShardFileWriter(Fs& fs, std::string directory, std::string name)
-    : fs_(&fs), path_(JoinPath(directory, name)), name_(std::move(name)), buffer_(EncodeShardHead()) {}
+constexpr size_t kBufferBytes = 4 << 20;
 
-uint32_t ShardFileWriter::Add(RecordHeader header, const std::vector<std::string>& stored, RecordKind kind,
-                              uint32_t tokens) {
-  const uint64_t begin = payload_end_;
-  for (size_t i = 0; i < stored.size(); ++i) {
-    header.parts[i].offset = payload_end_;
-    buffer_ += stored[i];
-    payload_end_ += stored[i].size();
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ShardFileWriter>> ShardFileWriter::Create(
+    Fs& fs, const std::string& directory, std::string name) {
+  OSLER_ASSIGN_OR_RETURN(auto file, fs.Open(JoinPath(directory, name), OpenMode::kTruncate));
+  return std::unique_ptr<ShardFileWriter>(new ShardFileWriter(std::move(name), std::move(file)));
+}
+
+absl::StatusOr<uint32_t> ShardFileWriter::Add(const SpooledRecord& record,
+                                              std::string_view payload) {
+  RecordHeader header = record.header;
+  uint64_t offset = payload_end_;
+  for (StoredPart& part : header.parts) {
+    part.offset = offset;
+    offset += part.stored;
   }
+  buffer_ += payload;
+  payload_end_ += payload.size();
   const std::string bytes = EncodeRecordHeader(header);
   // Offsets in the table become absolute when the payload's end is known (EncodeShardTail).
-  table_.push_back({headers_.size(), static_cast<uint32_t>(bytes.size()), kind, payload_end_ - begin,
-                    NameHash(header.id), NameHash(header.subject), tokens});
+  table_.push_back({headers_.size(), static_cast<uint32_t>(bytes.size()), record.kind,
+                    payload.size(), NameHash(header.id), NameHash(header.subject), record.tokens});
   headers_ += bytes;
+  if (buffer_.size() >= kBufferBytes) OSLER_RETURN_IF_ERROR(Flush());
   return static_cast<uint32_t>(table_.size() - 1);
 }
 
 absl::Status ShardFileWriter::Flush() {
-  OSLER_ASSIGN_OR_RETURN(const auto file, fs_->Open(path_, OpenMode::kAppend));
-  OSLER_RETURN_IF_ERROR(file->Append(buffer_));
-  OSLER_RETURN_IF_ERROR(file->Close());
-  digest_->Update(buffer_);
+  OSLER_RETURN_IF_ERROR(file_->Append(buffer_));
+  digest_.Update(buffer_);
   written_ += buffer_.size();
   buffer_.clear();
   return absl::OkStatus();
@@ -37,12 +46,10 @@ absl::Status ShardFileWriter::Flush() {
 
 absl::StatusOr<ManifestFile> ShardFileWriter::Finish() {
   buffer_ += EncodeShardTail(payload_end_, headers_, table_);
-  headers_.clear();
   OSLER_RETURN_IF_ERROR(Flush());
-  OSLER_ASSIGN_OR_RETURN(const auto file, fs_->Open(path_, OpenMode::kAppend));
-  OSLER_RETURN_IF_ERROR(file->Sync());
-  OSLER_RETURN_IF_ERROR(file->Close());
-  return ManifestFile{name_, static_cast<int64_t>(written_), digest_->Hex(),
+  OSLER_RETURN_IF_ERROR(file_->Sync());
+  OSLER_RETURN_IF_ERROR(file_->Close());
+  return ManifestFile{name_, static_cast<int64_t>(written_), digest_.Hex(),
                       static_cast<int64_t>(table_.size())};
 }
 

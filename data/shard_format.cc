@@ -42,9 +42,10 @@ std::string EncodeTable(const std::vector<TableEntry>& table) {
 std::string ShardFileName(int64_t shard) { return absl::StrFormat("shard-%05d.osd", shard); }
 
 absl::Status DamagedFile(std::string_view path, std::string_view what) {
-  return DataError(absl::StrCat(absl::string_view(path.data(), path.size()), ": ",
-                                absl::string_view(what.data(), what.size()),
-                                "; restore the file from a copy or rebuild with `osler data build`"));
+  return DataError(
+      absl::StrCat(absl::string_view(path.data(), path.size()), ": ",
+                   absl::string_view(what.data(), what.size()),
+                   "; restore the file from a copy or rebuild with `osler data build`"));
 }
 
 uint64_t NameHash(std::string_view name) {
@@ -63,7 +64,8 @@ std::string EncodeShardHead() {
   return head;
 }
 
-std::string EncodeShardTail(uint64_t payload_end, std::string_view headers, std::vector<TableEntry> table) {
+std::string EncodeShardTail(uint64_t payload_end, std::string_view headers,
+                            std::vector<TableEntry> table) {
   const uint64_t headers_offset = RoundUp(payload_end);
   for (TableEntry& entry : table) entry.header_offset += headers_offset;
   std::string tail(headers_offset - payload_end, '\0');
@@ -95,7 +97,8 @@ absl::Status ShardView::CheckTrailer() {
     return DamagedFile(path_, "is no shard file, or is cut short");
   }
   const std::string_view trailer = bytes_.substr(bytes_.size() - kTrailerBytes);
-  if (!trailer.starts_with(kTrailerMagic)) return DamagedFile(path_, "is cut short: its trailer is missing");
+  if (!trailer.starts_with(kTrailerMagic))
+    return DamagedFile(path_, "is cut short: its trailer is missing");
   if (GetU32(trailer, 60) != Crc32c(trailer.substr(0, 60))) {
     return DamagedFile(path_, "its trailer fails its checksum");
   }
@@ -109,7 +112,8 @@ absl::Status ShardView::CheckTrailer() {
   const uint64_t table_end = bytes_.size() - kTrailerBytes;
   const bool ordered = kPageBytes <= payload_end_ && payload_end_ <= headers_offset_ &&
                        headers_offset_ <= table_offset_ && table_offset_ <= table_end;
-  if (GetU64(trailer, 48) != bytes_.size() || !ordered || headers_offset_ != RoundUp(payload_end_) ||
+  if (GetU64(trailer, 48) != bytes_.size() || !ordered ||
+      headers_offset_ != RoundUp(payload_end_) ||
       (table_end - table_offset_) % kTableEntryBytes != 0 ||
       (table_end - table_offset_) / kTableEntryBytes != records) {
     return DamagedFile(path_, "its trailer's offsets do not fit its size");
@@ -124,15 +128,18 @@ absl::Status ShardView::CheckTable() const {
     return DamagedFile(path_, "its padding is not zero");
   }
   const std::string_view trailer = bytes_.substr(bytes_.size() - kTrailerBytes);
-  const std::string_view rows = bytes_.substr(table_offset_, bytes_.size() - kTrailerBytes - table_offset_);
-  if (GetU32(trailer, 12) != Crc32c(rows)) return DamagedFile(path_, "its record table fails its checksum");
+  const std::string_view rows =
+      bytes_.substr(table_offset_, bytes_.size() - kTrailerBytes - table_offset_);
+  if (GetU32(trailer, 12) != Crc32c(rows))
+    return DamagedFile(path_, "its record table fails its checksum");
   uint64_t next_header = headers_offset_, payload = payload_end_ - kPageBytes;
   for (int64_t i = 0; i < records_; ++i) {
     const TableEntry row = entry(i);
     const bool known = row.kind == RecordKind::kChat || row.kind == RecordKind::kTokens;
-    if (!known || row.header_offset != next_header || row.header_bytes > table_offset_ - next_header ||
-        row.payload_bytes > payload) {
-      return DamagedFile(path_, absl::StrCat("row ", i, " of its record table does not fit the file"));
+    if (!known || row.header_offset != next_header ||
+        row.header_bytes > table_offset_ - next_header || row.payload_bytes > payload) {
+      return DamagedFile(path_,
+                         absl::StrCat("row ", i, " of its record table does not fit the file"));
     }
     next_header += row.header_bytes;
     payload -= row.payload_bytes;
@@ -144,16 +151,18 @@ absl::Status ShardView::CheckTable() const {
 }
 
 TableEntry ShardView::entry(int64_t index) const {
-  const std::string_view row =
-      bytes_.substr(table_offset_ + static_cast<uint64_t>(index) * kTableEntryBytes, kTableEntryBytes);
-  return {GetU64(row, 0),  GetU32(row, 8),  static_cast<RecordKind>(GetU32(row, 12)), GetU64(row, 16),
-          GetU64(row, 24), GetU64(row, 32), GetU32(row, 40)};
+  const std::string_view row = bytes_.substr(
+      table_offset_ + static_cast<uint64_t>(index) * kTableEntryBytes, kTableEntryBytes);
+  return {GetU64(row, 0),  GetU32(row, 8),  static_cast<RecordKind>(GetU32(row, 12)),
+          GetU64(row, 16), GetU64(row, 24), GetU64(row, 32),
+          GetU32(row, 40)};
 }
 
 absl::StatusOr<RecordContents> ShardView::Read(int64_t index) const {
   absl::StatusOr<RecordContents> contents = ReadUnnamed(index);
   if (contents.ok()) return contents;
-  return DamagedFile(path_, absl::StrCat("record ", index, " of this file: ", contents.status().message()));
+  return DamagedFile(
+      path_, absl::StrCat("record ", index, " of this file: ", contents.status().message()));
 }
 
 absl::StatusOr<RecordContents> ShardView::ReadUnnamed(int64_t index) const {
@@ -161,8 +170,10 @@ absl::StatusOr<RecordContents> ShardView::ReadUnnamed(int64_t index) const {
   OSLER_ASSIGN_OR_RETURN(RecordHeader header,
                          ParseRecordHeader(bytes_.substr(row.header_offset, row.header_bytes)));
   uint64_t stored = 0;
-  for (const StoredPart& part : header.parts) stored += std::min(part.stored, row.payload_bytes + 1);
-  // Before anything is decoded: many parts over the same bytes could ask for more memory than the file has bytes.
+  for (const StoredPart& part : header.parts)
+    stored += std::min(part.stored, row.payload_bytes + 1);
+  // Before anything is decoded: many parts over the same bytes could ask for more memory than the
+  // file has bytes.
   if (stored != row.payload_bytes || header.parts.size() > kMaxParts) {
     return DataError("its header contradicts the record table");
   }

@@ -1,9 +1,10 @@
 // One shard file as bytes, and the index. docs/shard.md is the byte-level page.
 //
-//   head (4096 bytes) · payload (parts, padded to 4096) · record headers · record table · trailer (64 bytes)
+//   head (4096 bytes) · payload (padded to 4096) · record headers · record table · trailer
 //
-// ShardView checks everything that can be checked without touching the payload when it is made, and each part's
-// CRC-32C when it is read. Any bytes at all give a data error, never a crash or a large allocation.
+// ShardView checks everything that can be checked without touching the payload when it is made, and
+// each part's CRC-32C when it is read. Any bytes at all give a data error, never a crash or a large
+// allocation.
 #pragma once
 
 #include <cstdint>
@@ -42,14 +43,15 @@ struct TableEntry {
   uint64_t payload_bytes = 0;  // stored
   uint64_t key_hash = 0;       // of the id
   uint64_t subject_hash = 0;
-  uint32_t tokens = 0;         // of a token record; 0: not known without a tokenizer
+  uint32_t tokens = 0;  // of a token record; 0: not known without a tokenizer
 };
 
 // The first 8 bytes of SHA-256, little-endian.
 uint64_t NameHash(std::string_view name);
 
 // Everything of a shard file after the payload: padding, headers, table, trailer.
-std::string EncodeShardTail(uint64_t payload_end, std::string_view headers, std::vector<TableEntry> table);
+std::string EncodeShardTail(uint64_t payload_end, std::string_view headers,
+                            std::vector<TableEntry> table);
 std::string EncodeShardHead();  // the first 4096 bytes
 
 // A view of a shard file's bytes, which must outlive it. Immutable and thread-safe.

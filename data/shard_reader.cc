@@ -25,7 +25,8 @@ absl::StatusOr<std::string> ReadText(Fs& fs, const std::string& path) {
   return text;
 }
 
-absl::Status CheckBuild(const std::string& build_id, const Manifest& manifest, const std::string& path) {
+absl::Status CheckBuild(const std::string& build_id, const Manifest& manifest,
+                        const std::string& path) {
   if (build_id == manifest.build_id) return absl::OkStatus();
   return DamagedFile(path, absl::StrCat("is of another build (", build_id.substr(0, 12), "…, not ",
                                         manifest.build_id.substr(0, 12), "…)"));
@@ -63,8 +64,8 @@ struct ShardReader::State {
 
 absl::Status ShardReader::State::ReadSmallFiles() {
   if (!fs.IsDirectory(directory)) {
-    return DataError(absl::StrCat("there is no shard directory ", directory, ": build it with `osler data build`, ",
-                                  "or correct the path"));
+    return DataError(absl::StrCat("there is no shard directory ", directory,
+                                  ": build it with `osler data build`, ", "or correct the path"));
   }
   const std::string manifest_path = Path(kManifestName);
   OSLER_ASSIGN_OR_RETURN(const std::string manifest_text, ReadText(fs, manifest_path));
@@ -72,7 +73,8 @@ absl::Status ShardReader::State::ReadSmallFiles() {
 
   const std::string certificate_path = Path(kCertificateName);
   OSLER_ASSIGN_OR_RETURN(const std::string certificate_text, ReadText(fs, certificate_path));
-  if (absl::StatusOr<Certificate> parsed = ParseCertificate(certificate_text, certificate_path); parsed.ok()) {
+  if (absl::StatusOr<Certificate> parsed = ParseCertificate(certificate_text, certificate_path);
+      parsed.ok()) {
     OSLER_RETURN_IF_ERROR(CheckBuild(parsed->build_id, manifest, certificate_path));
   }
   OSLER_RETURN_IF_ERROR(CheckFile(manifest.certificate, certificate_text, certificate_path));
@@ -96,13 +98,13 @@ absl::Status ShardReader::State::OpenShards() {
     if (!file.ok()) return Unreadable(file.status(), path);
     const std::string_view bytes = (*file)->data();
     if (static_cast<int64_t>(bytes.size()) != listed.bytes) {
-      return DamagedFile(path, absl::StrCat("has ", bytes.size(), " bytes, but ", kManifestName, " says ",
-                                            listed.bytes));
+      return DamagedFile(path, absl::StrCat("has ", bytes.size(), " bytes, but ", kManifestName,
+                                            " says ", listed.bytes));
     }
     OSLER_ASSIGN_OR_RETURN(ShardView view, ShardView::Parse(bytes, path));
     if (view.records() != listed.records) {
-      return DamagedFile(path, absl::StrCat("holds ", view.records(), " records, but ", kManifestName, " says ",
-                                            listed.records));
+      return DamagedFile(path, absl::StrCat("holds ", view.records(), " records, but ",
+                                            kManifestName, " says ", listed.records));
     }
     files.push_back(*std::move(file));
     shards.push_back(std::move(view));
@@ -160,7 +162,8 @@ absl::StatusOr<CleanRecord> ShardReader::Read(int64_t record) const {
   const IndexEntry at = state_->index.entries[static_cast<size_t>(record)];
   absl::StatusOr<RecordContents> contents = state_->shards[at.shard].Read(at.entry);
   if (!contents.ok()) return Annotate(contents.status(), absl::StrCat("record ", record));
-  return CleanRecord(std::move(contents->id), std::move(contents->subject), std::move(contents->body));
+  return CleanRecord(std::move(contents->id), std::move(contents->subject),
+                     std::move(contents->body));
 }
 
 bool ShardReader::is_tokens(int64_t record) const {

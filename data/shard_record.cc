@@ -40,7 +40,8 @@ absl::StatusOr<std::vector<Message>> DecodeMessages(const std::string& text) {
   for (const nlohmann::json& item : list) {
     const auto role = item.is_object() ? item.find("role") : item.end();
     const auto content = item.is_object() ? item.find("content") : item.end();
-    if (role == item.end() || content == item.end() || !role->is_string() || !content->is_string()) {
+    if (role == item.end() || content == item.end() || !role->is_string() ||
+        !content->is_string()) {
       return DataError("a message has no role or content");
     }
     messages.push_back({role->get<std::string>(), content->get<std::string>()});
@@ -64,7 +65,7 @@ absl::StatusOr<std::vector<int32_t>> Int32Values(const RawPart& part) {
 // One a thread: a context is 150 kB, too dear to make for every part.
 ZSTD_DCtx* DecompressionContext() {
   thread_local const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(),
-                                                                               ZSTD_freeDCtx);
+                                                                                ZSTD_freeDCtx);
   return context.get();
 }
 
@@ -98,8 +99,8 @@ absl::StatusOr<std::vector<RawPart>> EncodeBody(const RecordBody& body) {
     return parts;
   }
   if (body.labels.size() != body.input_ids.size()) {
-    return DataError(absl::StrCat("it has ", body.input_ids.size(), " input_ids and ", body.labels.size(),
-                                  " labels: they must be as many"));
+    return DataError(absl::StrCat("it has ", body.input_ids.size(), " input_ids and ",
+                                  body.labels.size(), " labels: they must be as many"));
   }
   parts.push_back({PartKind::kInputIds, PartType::kInt32, Int32Bytes(body.input_ids)});
   parts.push_back({PartKind::kLabels, PartType::kInt32, Int32Bytes(body.labels)});
@@ -108,11 +109,13 @@ absl::StatusOr<std::vector<RawPart>> EncodeBody(const RecordBody& body) {
 
 absl::StatusOr<RecordBody> DecodeBody(const std::vector<RawPart>& parts) {
   RecordBody body;
-  if (parts.size() == 1 && parts[0].kind == PartKind::kMessages && parts[0].type == PartType::kJson) {
+  if (parts.size() == 1 && parts[0].kind == PartKind::kMessages &&
+      parts[0].type == PartType::kJson) {
     OSLER_ASSIGN_OR_RETURN(body.messages, DecodeMessages(parts[0].bytes));
     return body;
   }
-  if (parts.size() != 2 || parts[0].kind != PartKind::kInputIds || parts[1].kind != PartKind::kLabels) {
+  if (parts.size() != 2 || parts[0].kind != PartKind::kInputIds ||
+      parts[1].kind != PartKind::kLabels) {
     return DataError("it holds parts that this version does not know");
   }
   OSLER_ASSIGN_OR_RETURN(body.input_ids, Int32Values(parts[0]));
@@ -135,8 +138,8 @@ PartCodec PartCompressor::Encode(const RawPart& part, std::string* stored) {
   const std::string& raw = part.bytes;
   if (part.type == PartType::kJson && raw.size() >= kWorthCompressing) {
     stored->resize(ZSTD_compressBound(raw.size()));
-    const size_t size = ZSTD_compressCCtx(context_->zstd, stored->data(), stored->size(), raw.data(),
-                                          raw.size(), kZstdLevel);
+    const size_t size = ZSTD_compressCCtx(context_->zstd, stored->data(), stored->size(),
+                                          raw.data(), raw.size(), kZstdLevel);
     const bool allowed = raw.size() <= std::max<uint64_t>(kFreeExpansion, size * kMaxExpansion);
     if (ZSTD_isError(size) == 0 && size < raw.size() && allowed) {
       stored->resize(size);
@@ -154,9 +157,9 @@ absl::StatusOr<RawPart> ReadPart(std::string_view file, const StoredPart& part, 
   }
   const std::string_view stored = file.substr(part.offset, part.stored);
   if (const uint32_t crc = Crc32c(stored); crc != part.crc) {
-    return DataError(absl::StrCat("the part at offset ", part.offset, " fails its checksum (CRC-32C ",
-                                  absl::Hex(crc, absl::kZeroPad8), ", expected ",
-                                  absl::Hex(part.crc, absl::kZeroPad8), ")"));
+    return DataError(absl::StrCat("the part at offset ", part.offset,
+                                  " fails its checksum (CRC-32C ", absl::Hex(crc, absl::kZeroPad8),
+                                  ", expected ", absl::Hex(part.crc, absl::kZeroPad8), ")"));
   }
   RawPart raw{part.kind, part.type, {}};
   if (part.codec == PartCodec::kRaw) {
@@ -164,13 +167,14 @@ absl::StatusOr<RawPart> ReadPart(std::string_view file, const StoredPart& part, 
     raw.bytes = stored;
     return raw;
   }
-  if (part.codec != PartCodec::kZstd) return DataError("a part has a codec that this version does not know");
+  if (part.codec != PartCodec::kZstd)
+    return DataError("a part has a codec that this version does not know");
   if (part.raw > std::max(kFreeExpansion, part.stored * kMaxExpansion)) {
     return DataError("a part claims to expand beyond the format's bound");
   }
   raw.bytes.resize(part.raw);
-  const size_t size = ZSTD_decompressDCtx(DecompressionContext(), raw.bytes.data(), raw.bytes.size(),
-                                          stored.data(), stored.size());
+  const size_t size = ZSTD_decompressDCtx(DecompressionContext(), raw.bytes.data(),
+                                          raw.bytes.size(), stored.data(), stored.size());
   if (ZSTD_isError(size) != 0 || size != part.raw) return DataError("a part does not decompress");
   return raw;
 }
@@ -181,7 +185,8 @@ std::string EncodeRecordHeader(const RecordHeader& header) {
   PutU32(&bytes, static_cast<uint32_t>(header.id.size()));
   PutU32(&bytes, static_cast<uint32_t>(header.subject.size()));
   for (const StoredPart& part : header.parts) {
-    bytes += {static_cast<char>(part.kind), static_cast<char>(part.type), static_cast<char>(part.codec), 0};
+    bytes += {static_cast<char>(part.kind), static_cast<char>(part.type),
+              static_cast<char>(part.codec), 0};
     PutU32(&bytes, part.crc);
     PutU64(&bytes, part.offset);
     PutU64(&bytes, part.stored);
@@ -196,7 +201,8 @@ std::string EncodeRecordHeader(const RecordHeader& header) {
 
 absl::StatusOr<RecordHeader> ParseRecordHeader(std::string_view bytes) {
   if (bytes.size() < kRecordHeaderBytes) return DataError("its header is too short");
-  if (GetU32(bytes, 0) != Crc32c(bytes.substr(4))) return DataError("its header fails its checksum");
+  if (GetU32(bytes, 0) != Crc32c(bytes.substr(4)))
+    return DataError("its header fails its checksum");
   const uint64_t parts = GetU32(bytes, 4), id = GetU32(bytes, 8), subject = GetU32(bytes, 12);
   if (kRecordHeaderBytes + parts * kPartEntryBytes + id + subject != bytes.size()) {
     return DataError("its header's lengths do not add up");

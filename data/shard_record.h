@@ -1,5 +1,6 @@
-// How one record is laid out in a shard file: its parts (messages, ids, labels) and its header. docs/shard.md is the
-// byte-level page. Pure functions of bytes, thread-safe; nothing here trusts a length or an offset it reads.
+// How one record is laid out in a shard file: its parts (messages, ids, labels) and its header.
+// docs/shard.md is the byte-level page. Pure functions of bytes, thread-safe; nothing here trusts a
+// length or an offset it reads.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +32,10 @@ struct StoredPart {
   PartKind kind = PartKind::kMessages;
   PartType type = PartType::kJson;
   PartCodec codec = PartCodec::kRaw;
-  uint32_t crc = 0;      // CRC-32C of the stored bytes
-  uint64_t offset = 0;   // from the start of the file
-  uint64_t stored = 0;   // bytes in the file
-  uint64_t raw = 0;      // bytes after decoding
+  uint32_t crc = 0;     // CRC-32C of the stored bytes
+  uint64_t offset = 0;  // from the start of the file
+  uint64_t stored = 0;  // bytes in the file
+  uint64_t raw = 0;     // bytes after decoding
 };
 
 struct RecordHeader {
@@ -49,8 +50,9 @@ struct RecordContents {
 };
 
 inline constexpr size_t kRecordHeaderBytes = 16, kPartEntryBytes = 32;
-// A stored part may grow to this many times its size when decoded (or to kFreeExpansion whatever its size): a bound
-// on what a damaged or hostile file can make a reader allocate. The writer keeps to it by storing such parts raw.
+// A stored part may grow to this many times its size when decoded (or to kFreeExpansion whatever
+// its size): a bound on what a damaged or hostile file can make a reader allocate. The writer keeps
+// to it by storing such parts raw.
 inline constexpr uint64_t kMaxExpansion = 256, kFreeExpansion = 1 << 20;
 
 // Data error if ids and labels differ in number or a message is not UTF-8.
@@ -71,7 +73,8 @@ class PartCompressor {
 };
 
 // Checks bounds against the payload region [begin, end) of `file`, verifies the CRC and decodes.
-absl::StatusOr<RawPart> ReadPart(std::string_view file, const StoredPart& part, uint64_t begin, uint64_t end);
+absl::StatusOr<RawPart> ReadPart(std::string_view file, const StoredPart& part, uint64_t begin,
+                                 uint64_t end);
 
 std::string EncodeRecordHeader(const RecordHeader& header);
 absl::StatusOr<RecordHeader> ParseRecordHeader(std::string_view bytes);

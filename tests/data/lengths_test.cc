@@ -63,8 +63,9 @@ TEST_F(LengthsTest, MeasuresTokensAndTargets) {
   }
   ASSERT_THAT(WriteShards(*fs_, dir_, records), IsOk());
   ASSERT_OK_AND_ASSIGN(const Lengths lengths, Ensure(*fs_));
-  EXPECT_THAT(lengths, ElementsAre(RecordLength{6, 2, 4}, RecordLength{1, 0, 0}, RecordLength{2, 0, 0},
-                                   RecordLength{2, 1, 1}, RecordLength{2, 0, 0}));
+  EXPECT_THAT(lengths,
+              ElementsAre(RecordLength{6, 2, 4}, RecordLength{1, 0, 0}, RecordLength{2, 0, 0},
+                          RecordLength{2, 1, 1}, RecordLength{2, 0, 0}));
 }
 
 TEST_F(LengthsTest, TheSidecarIsUsedAndAnyNumberOfThreadsMakesTheSame) {
@@ -133,9 +134,10 @@ TEST_F(LengthsTest, TheFirstBadRecordIsNamedWhateverTheThreads) {
   records[700] = records[417];
   ASSERT_THAT(WriteShards(*fs_, dir_, records), IsOk());
   for (const int threads : {1, 3, 8}) {
-    EXPECT_THAT(Ensure(*fs_, threads), Fails(ExitCode::kConfig, AllOf(HasSubstr(dir_), HasSubstr("record 417"),
-                                                                      HasSubstr("tokenizer"),
-                                                                      ::testing::Not(HasSubstr("hello")))));
+    EXPECT_THAT(Ensure(*fs_, threads),
+                Fails(ExitCode::kConfig,
+                      AllOf(HasSubstr(dir_), HasSubstr("record 417"), HasSubstr("tokenizer"),
+                            ::testing::Not(HasSubstr("hello")))));
   }
   EXPECT_FALSE(fs_->Exists(sidecar_));
 }

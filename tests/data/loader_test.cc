@@ -14,7 +14,8 @@
 namespace osler {
 
 bool operator==(const Pack& a, const Pack& b) {
-  return a.number == b.number && a.tokens == b.tokens && a.labels == b.labels && a.doc_starts == b.doc_starts;
+  return a.number == b.number && a.tokens == b.tokens && a.labels == b.labels &&
+         a.doc_starts == b.doc_starts;
 }
 
 namespace {
@@ -40,11 +41,13 @@ class LoaderTest : public ::testing::Test {
     options_.plan = {.sequence_length = 64, .seed = 5, .long_records = LongRecordPolicy::kSplit};
   }
   std::unique_ptr<DataSet> OpenData(double weight_b = 2) {
-    auto data = DataSet::Open(*fs_, {{temp_.File("a"), 1}, {temp_.File("b"), weight_b}}, *encoder_, 2);
+    auto data =
+        DataSet::Open(*fs_, {{temp_.File("a"), 1}, {temp_.File("b"), weight_b}}, *encoder_, 2);
     EXPECT_THAT(data, IsOk());
     return *std::move(data);
   }
-  std::unique_ptr<PackStream> Open(const DataSet& data, ReaderShare share = {}, int threads = 1, int64_t prefetch = 16) {
+  std::unique_ptr<PackStream> Open(const DataSet& data, ReaderShare share = {}, int threads = 1,
+                                   int64_t prefetch = 16) {
     StreamOptions options = options_;
     options.share = share;
     options.threads = threads;
@@ -80,7 +83,9 @@ TEST_F(LoaderTest, PacksAreTheRecordsThatThePlanNames) {
     ASSERT_EQ(pack.doc_starts.at(0), 0);
     for (size_t d = 0; d < pack.doc_starts.size(); ++d) {
       const auto begin = static_cast<size_t>(pack.doc_starts[d]);
-      const size_t end = d + 1 < pack.doc_starts.size() ? static_cast<size_t>(pack.doc_starts[d + 1]) : pack.tokens.size();
+      const size_t end = d + 1 < pack.doc_starts.size()
+                             ? static_cast<size_t>(pack.doc_starts[d + 1])
+                             : pack.tokens.size();
       ASSERT_LT(begin, end);
       EXPECT_EQ(pack.labels[begin], kIgnore);
       for (size_t t = begin + 1; t < end; ++t) {  // ids of one record follow each other
@@ -97,12 +102,14 @@ TEST_F(LoaderTest, FileOrderWithoutPackingIsTheFile) {
   StreamOptions options;
   options.plan = {.sequence_length = 3, .packing = Packing::kOff, .order = Order::kFile};
   ASSERT_OK_AND_ASSIGN(const auto stream, PackStream::Open(*data, options));
-  const Pack a{0, {0, 1, 2}, {-100, 1, 2}, {0}}, b{1, {1000}, {-100}, {0}}, c{2, {2000, 2001}, {-100, 2001}, {0}};
+  const Pack a{0, {0, 1, 2}, {-100, 1, 2}, {0}}, b{1, {1000}, {-100}, {0}},
+      c{2, {2000, 2001}, {-100, 2001}, {0}};
   EXPECT_THAT(Take(*stream, 3), ElementsAre(a, b, c));
   EXPECT_EQ(Take(*stream, 1)[0].tokens, a.tokens);  // and again
   options.plan.packing = Packing::kOn;
   ASSERT_OK_AND_ASSIGN(const auto packed, PackStream::Open(*data, options));
-  EXPECT_THAT(Take(*packed, 2), ElementsAre(a, Pack{1, {1000, 2000, 2001}, {-100, -100, 2001}, {0, 1}}));
+  EXPECT_THAT(Take(*packed, 2),
+              ElementsAre(a, Pack{1, {1000, 2000, 2001}, {-100, -100, 2001}, {0, 1}}));
 }
 
 TEST_F(LoaderTest, AnyNumberOfReadersAndThreadsGivesTheSameStream) {
@@ -114,7 +121,8 @@ TEST_F(LoaderTest, AnyNumberOfReadersAndThreadsGivesTheSameStream) {
       const auto stream = Open(*data, {r, readers}, static_cast<int>(readers), 1 + 3 * r);
       for (int64_t g = r; g < 300; g += readers) {
         ASSERT_OK_AND_ASSIGN(const Pack pack, stream->Next());
-        ASSERT_EQ(pack, whole[static_cast<size_t>(g)]) << "reader " << r << " of " << readers << ", pack " << g;
+        ASSERT_EQ(pack, whole[static_cast<size_t>(g)])
+            << "reader " << r << " of " << readers << ", pack " << g;
       }
     }
   }
@@ -189,7 +197,9 @@ TEST_F(LoaderTest, StopsAtOnceWhereverItStands) {
 
 TEST_F(LoaderTest, AnErrorComesAtItsPlaceAndStays) {
   ASSERT_THAT(WriteShards(*fs_, temp_.File("c"), TokenRecords({3, 4, 5, 6})), IsOk());
-  { ASSERT_THAT(DataSet::Open(*fs_, {{temp_.File("c"), 1}}, *encoder_, 1), IsOk()); }  // the sidecar
+  {
+    ASSERT_THAT(DataSet::Open(*fs_, {{temp_.File("c"), 1}}, *encoder_, 1), IsOk());
+  }  // the sidecar
   const std::string path = temp_.File("c/shard-00000.osd");
   ASSERT_OK_AND_ASSIGN(std::string bytes, fs_->ReadFile(path));
   bytes[4096 + 8 * (3 + 4) + 1] ^= 1;  // in record 2
@@ -200,7 +210,9 @@ TEST_F(LoaderTest, AnErrorComesAtItsPlaceAndStays) {
     const auto stream = Open(*data, {}, threads);
     EXPECT_EQ(Take(*stream, 2)[1].tokens.size(), 4u);
     for (int i = 0; i < 2; ++i) {
-      EXPECT_THAT(stream->Next(), Fails(ExitCode::kData, AllOf(HasSubstr("record 2"), HasSubstr(path), HasSubstr("CRC-32C"))));
+      EXPECT_THAT(stream->Next(),
+                  Fails(ExitCode::kData,
+                        AllOf(HasSubstr("record 2"), HasSubstr(path), HasSubstr("CRC-32C"))));
     }
     ASSERT_THAT(stream->Seek(*stream->CursorAt(3)), IsOk());
     EXPECT_EQ(Take(*stream, 1)[0].tokens.size(), 6u);
@@ -221,8 +233,9 @@ TEST_F(LoaderTest, AStaleSidecarIsAnErrorThatNamesTheRecord) {
   const auto data = OpenData(0);
   const auto stream = Open(*data);
   Take(*stream, 17);
-  EXPECT_THAT(stream->Next(), Fails(ExitCode::kData, AllOf(HasSubstr("record 17"), HasSubstr("sidecar"),
-                                                           HasSubstr(temp_.File("a")))));
+  EXPECT_THAT(stream->Next(),
+              Fails(ExitCode::kData, AllOf(HasSubstr("record 17"), HasSubstr("sidecar"),
+                                           HasSubstr(temp_.File("a")))));
 }
 
 TEST_F(LoaderTest, TheDigestCoversDataAndWeights) {
@@ -240,9 +253,11 @@ TEST_F(LoaderTest, BadRequestsAreRefused) {
   EXPECT_THAT(DataSet::Open(*fs_, {{temp_.File("missing"), 1}}, *encoder_, 1),
               Fails(ExitCode::kData, HasSubstr("missing")));
   ASSERT_OK_AND_ASSIGN(const auto nothing, DataSet::Open(*fs_, {}, *encoder_, 1));
-  EXPECT_THAT(PackStream::Open(*nothing, options_), Fails(ExitCode::kConfig, HasSubstr("no data source")));
+  EXPECT_THAT(PackStream::Open(*nothing, options_),
+              Fails(ExitCode::kConfig, HasSubstr("no data source")));
   const auto stream = Open(*data);
-  EXPECT_THAT(stream->Seek({5, 0, 9, 0, {1, 2}}), Fails(ExitCode::kData, HasSubstr("saved position")));
+  EXPECT_THAT(stream->Seek({5, 0, 9, 0, {1, 2}}),
+              Fails(ExitCode::kData, HasSubstr("saved position")));
   EXPECT_THAT(stream->Next(), Fails(ExitCode::kData, HasSubstr("saved position")));
 }
 

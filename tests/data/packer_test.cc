@@ -15,14 +15,16 @@ using ::testing::ElementsAre;
 
 std::vector<Piece> Pieces(const std::vector<int32_t>& lengths) {
   std::vector<Piece> pieces;
-  for (size_t i = 0; i < lengths.size(); ++i) pieces.push_back({0, static_cast<int64_t>(i), 0, lengths[i]});
+  for (size_t i = 0; i < lengths.size(); ++i)
+    pieces.push_back({0, static_cast<int64_t>(i), 0, lengths[i]});
   return pieces;
 }
 
 std::vector<int32_t> RandomLengths(uint64_t seed, size_t count, int32_t capacity) {
   std::vector<int32_t> lengths;
   for (size_t i = 0; i < count; ++i) {
-    lengths.push_back(1 + static_cast<int32_t>(PhiloxBits(seed, i) % static_cast<uint64_t>(capacity)));
+    lengths.push_back(1 +
+                      static_cast<int32_t>(PhiloxBits(seed, i) % static_cast<uint64_t>(capacity)));
   }
   return lengths;
 }
@@ -42,10 +44,12 @@ std::vector<std::vector<int64_t>> Records(const std::vector<PackPlan>& packs) {
 }
 
 // The textbook's best-fit decreasing, looking at every bin for every piece.
-std::vector<std::vector<int64_t>> TextbookBestFit(const std::vector<int32_t>& lengths, int64_t capacity) {
+std::vector<std::vector<int64_t>> TextbookBestFit(const std::vector<int32_t>& lengths,
+                                                  int64_t capacity) {
   std::vector<size_t> order(lengths.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
   std::vector<std::vector<int64_t>> bins;
   std::vector<int64_t> room;
   for (const size_t i : order) {
@@ -67,8 +71,10 @@ std::vector<std::vector<int64_t>> TextbookBestFit(const std::vector<int32_t>& le
 TEST(PackBestFitTest, AgreesWithTheTextbook) {
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const auto capacity = static_cast<int32_t>(1 + PhiloxBits(seed, 0, 1) % 100);
-    const std::vector<int32_t> lengths = RandomLengths(seed, 1 + PhiloxBits(seed, 0, 2) % 300, capacity);
-    EXPECT_EQ(Records(PackBestFit(Pieces(lengths), capacity)), TextbookBestFit(lengths, capacity)) << seed;
+    const std::vector<int32_t> lengths =
+        RandomLengths(seed, 1 + PhiloxBits(seed, 0, 2) % 300, capacity);
+    EXPECT_EQ(Records(PackBestFit(Pieces(lengths), capacity)), TextbookBestFit(lengths, capacity))
+        << seed;
   }
 }
 
@@ -102,7 +108,8 @@ TEST(PackNextFitTest, KeepsTheStream) {
 }
 
 TEST(PackSinglyTest, OnePieceAPack) {
-  EXPECT_THAT(Records(PackSingly(Pieces({5, 3, 8}))), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2)));
+  EXPECT_THAT(Records(PackSingly(Pieces({5, 3, 8}))),
+              ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2)));
   EXPECT_TRUE(PackBestFit({}, 8).empty());
   EXPECT_TRUE(PackNextFit({}, 8).empty());
 }

@@ -25,7 +25,8 @@ using ::testing::HasSubstr;
 
 Lengths SomeLengths(size_t count, uint64_t seed, uint32_t longest) {
   Lengths lengths(count);
-  for (size_t i = 0; i < count; ++i) lengths[i].tokens = static_cast<uint32_t>(1 + PhiloxBits(seed, i) % longest);
+  for (size_t i = 0; i < count; ++i)
+    lengths[i].tokens = static_cast<uint32_t>(1 + PhiloxBits(seed, i) % longest);
   return lengths;
 }
 
@@ -71,7 +72,8 @@ TEST(PlanTest, EveryRecordOnceAnEpochInAnotherOrderEachTime) {
     for (const Packing packing : {Packing::kOn, Packing::kOff}) {
       const Lengths lengths = SomeLengths(static_cast<size_t>(count), 1, 100);
       const auto plan = MakePlan(lengths, {.sequence_length = 128, .seed = 3, .packing = packing});
-      const std::vector<int64_t> first = Records(Epoch(*plan, 0)), second = Records(Epoch(*plan, 1));
+      const std::vector<int64_t> first = Records(Epoch(*plan, 0)),
+                                 second = Records(Epoch(*plan, 1));
       EXPECT_EQ(Sorted(first), Range(count));
       EXPECT_EQ(Sorted(second), Range(count));
       EXPECT_TRUE(count <= 100 || first != second);
@@ -108,7 +110,8 @@ TEST(PlanTest, AWindowHoldsTheNextSamplesOfThePermutation) {
 TEST(PlanTest, FileOrderIsTheFile) {
   const Lengths lengths = SomeLengths(9000, 1, 100);
   for (const Packing packing : {Packing::kOn, Packing::kOff}) {
-    const auto plan = MakePlan(lengths, {.sequence_length = 128, .packing = packing, .order = Order::kFile});
+    const auto plan =
+        MakePlan(lengths, {.sequence_length = 128, .packing = packing, .order = Order::kFile});
     EXPECT_EQ(Records(Epoch(*plan, 0)), Range(9000));
     EXPECT_EQ(Records(Epoch(*plan, 1)), Range(9000));
   }
@@ -117,7 +120,8 @@ TEST(PlanTest, FileOrderIsTheFile) {
 TEST(PlanTest, TheSeedAndTheDataChooseTheOrder) {
   const Lengths lengths = SomeLengths(1000, 1, 100);
   const auto order = [&](uint64_t seed, const char* digest) {
-    return Records(Epoch(*MakePlan({{&lengths, digest, 1.0}}, {.sequence_length = 128, .seed = seed}), 0));
+    return Records(
+        Epoch(*MakePlan({{&lengths, digest, 1.0}}, {.sequence_length = 128, .seed = seed}), 0));
   };
   EXPECT_EQ(order(1, "a"), order(1, "a"));
   EXPECT_NE(order(1, "a"), order(2, "a"));
@@ -127,11 +131,13 @@ TEST(PlanTest, TheSeedAndTheDataChooseTheOrder) {
 // Runs that were begun with an earlier version continue only if the order is the same.
 TEST(PlanTest, TheOrderIsThatOfFormatVersionOne) {
   const Lengths a = SomeLengths(5000, 1, 300), b = SomeLengths(700, 2, 300);
-  const auto plan = MakePlan({{&a, "a", 2.0}, {&b, "b", 1.0}}, {.sequence_length = 256, .seed = 11});
+  const auto plan =
+      MakePlan({{&a, "a", 2.0}, {&b, "b", 1.0}}, {.sequence_length = 256, .seed = 11});
   Sha256 digest;
   for (int i = 0; i < 8000; ++i) {
     for (const Piece& piece : plan->Next()) {
-      digest.Update(absl::StrCat(piece.source, " ", piece.record, " ", piece.begin, " ", piece.length, "\n"));
+      digest.Update(
+          absl::StrCat(piece.source, " ", piece.record, " ", piece.begin, " ", piece.length, "\n"));
     }
     digest.Update("\n");
   }
@@ -145,7 +151,8 @@ TEST(PlanTest, LongRecordsAreTruncatedSplitOrDropped) {
   lengths[2].tokens = 0;
   lengths[3].tokens = 20;
   const auto run = [&](LongRecordPolicy policy, PlanCounts* counts) {
-    const auto plan = MakePlan(lengths, {.sequence_length = 10, .order = Order::kFile, .long_records = policy});
+    const auto plan =
+        MakePlan(lengths, {.sequence_length = 10, .order = Order::kFile, .long_records = policy});
     *counts = plan->counts();
     return Epoch(*plan, 0);
   };
@@ -156,9 +163,12 @@ TEST(PlanTest, LongRecordsAreTruncatedSplitOrDropped) {
   EXPECT_EQ(counts.truncated, 2);
   EXPECT_EQ(counts.dropped, 1);
   EXPECT_EQ(counts.tokens, 30);
-  EXPECT_EQ(run(LongRecordPolicy::kSplit, &counts),
-            (std::vector<PackPlan>{{{0, 0, 0, 10}}, {{0, 1, 0, 10}}, {{0, 1, 10, 10}}, {{0, 1, 20, 5}},
-                                   {{0, 3, 0, 10}}, {{0, 3, 10, 10}}}));
+  EXPECT_EQ(run(LongRecordPolicy::kSplit, &counts), (std::vector<PackPlan>{{{0, 0, 0, 10}},
+                                                                           {{0, 1, 0, 10}},
+                                                                           {{0, 1, 10, 10}},
+                                                                           {{0, 1, 20, 5}},
+                                                                           {{0, 3, 0, 10}},
+                                                                           {{0, 3, 10, 10}}}));
   EXPECT_EQ(counts.split, 2);
   EXPECT_EQ(counts.truncated, 0);
   EXPECT_EQ(counts.tokens, 55);
@@ -172,14 +182,19 @@ TEST(PlanTest, NothingToTrainOnIsAnErrorThatSaysWhy) {
   Lengths longer(3);
   for (RecordLength& length : longer) length.tokens = 11;
   const PlanOptions options{.sequence_length = 10, .long_records = LongRecordPolicy::kDrop};
-  EXPECT_THAT(Plan::Create({{&none, "d", 1}}, options), Fails(ExitCode::kData, HasSubstr("no records")));
-  EXPECT_THAT(Plan::Create({{&empty, "d", 1}}, options), Fails(ExitCode::kData, HasSubstr("empty")));
+  EXPECT_THAT(Plan::Create({{&none, "d", 1}}, options),
+              Fails(ExitCode::kData, HasSubstr("no records")));
+  EXPECT_THAT(Plan::Create({{&empty, "d", 1}}, options),
+              Fails(ExitCode::kData, HasSubstr("empty")));
   EXPECT_THAT(Plan::Create({{&longer, "d", 1}}, options),
               Fails(ExitCode::kData, AllOf(HasSubstr("longer"), HasSubstr("sequence_length 10"))));
   EXPECT_THAT(Plan::Create({}, options), Fails(ExitCode::kConfig, HasSubstr("no data source")));
-  EXPECT_THAT(Plan::Create({{&longer, "d", 0}}, options), Fails(ExitCode::kConfig, HasSubstr("weight 0")));
-  EXPECT_THAT(Plan::Create({{&longer, "d", -1}}, options), Fails(ExitCode::kConfig, HasSubstr("weight of data source 1")));
-  EXPECT_THAT(Plan::Create({{&longer, "d", 1}}, {.sequence_length = 0}), Fails(ExitCode::kConfig, HasSubstr("sequence_length")));
+  EXPECT_THAT(Plan::Create({{&longer, "d", 0}}, options),
+              Fails(ExitCode::kConfig, HasSubstr("weight 0")));
+  EXPECT_THAT(Plan::Create({{&longer, "d", -1}}, options),
+              Fails(ExitCode::kConfig, HasSubstr("weight of data source 1")));
+  EXPECT_THAT(Plan::Create({{&longer, "d", 1}}, {.sequence_length = 0}),
+              Fails(ExitCode::kConfig, HasSubstr("sequence_length")));
 }
 
 TEST(PlanTest, AWindowThatIsDroppedWholeIsPassedOver) {
@@ -207,7 +222,9 @@ TEST(MixtureTest, EverySourceStaysWithinOneSampleOfItsShare) {
     for (int64_t n = 1; n <= 5000; ++n) {
       ++taken[static_cast<size_t>(mixture.Choose(taken))];
       for (size_t k = 0; k < sources; ++k) {
-        ASSERT_LT(std::abs(weights[k] / sum * static_cast<double>(n) - static_cast<double>(taken[k])), 1.0)
+        ASSERT_LT(
+            std::abs(weights[k] / sum * static_cast<double>(n) - static_cast<double>(taken[k])),
+            1.0)
             << "trial " << trial << " source " << k << " after " << n;
       }
       ASSERT_TRUE(mixture.Fits(taken));
@@ -225,9 +242,11 @@ TEST(MixtureTest, EvenAfterTrillionsOfSamples) {
 
 TEST(PlanTest, SourcesBeginAnewOnTheirOwn) {
   const Lengths small = SomeLengths(10, 1, 5), large = SomeLengths(90, 2, 5);
-  const auto plan = MakePlan({{&small, "small", 1}, {&large, "large", 1}}, {.sequence_length = 5, .packing = Packing::kOff});
+  const auto plan = MakePlan({{&small, "small", 1}, {&large, "large", 1}},
+                             {.sequence_length = 5, .packing = Packing::kOff});
   std::vector<std::vector<int64_t>> records(2);
-  for (const PackPlan& pack : Epoch(*plan, 0)) records[static_cast<size_t>(pack[0].source)].push_back(pack[0].record);
+  for (const PackPlan& pack : Epoch(*plan, 0))
+    records[static_cast<size_t>(pack[0].source)].push_back(pack[0].record);
   ASSERT_EQ(records[0].size(), 50u);  // an epoch is 100 samples, half of them from each
   EXPECT_EQ(std::set<int64_t>(records[1].begin(), records[1].end()).size(), 50u);
   std::set<std::vector<int64_t>> orders;
@@ -266,28 +285,34 @@ TEST_P(PlanSeekTest, EveryCursorContinuesAsReadingThroughDoes) {
     }
   }
   for (const int64_t epoch : {2, 1, 0}) {
-    const auto first = std::find_if(cursors.begin(), cursors.end(), [&](const Cursor& c) { return c.epoch == epoch; });
+    const auto first = std::find_if(cursors.begin(), cursors.end(),
+                                    [&](const Cursor& c) { return c.epoch == epoch; });
     EXPECT_EQ(other->EpochStart(epoch), first == cursors.end() ? plan->Position() : *first);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Options, PlanSeekTest,
-    ::testing::Values(PlanOptions{.sequence_length = 256, .seed = 5},
-                      PlanOptions{.sequence_length = 256, .seed = 5, .packing = Packing::kOff},
-                      PlanOptions{.sequence_length = 100, .order = Order::kFile, .long_records = LongRecordPolicy::kSplit},
-                      PlanOptions{.sequence_length = 100, .seed = 1, .long_records = LongRecordPolicy::kDrop}));
+    ::testing::Values(
+        PlanOptions{.sequence_length = 256, .seed = 5},
+        PlanOptions{.sequence_length = 256, .seed = 5, .packing = Packing::kOff},
+        PlanOptions{.sequence_length = 100,
+                    .order = Order::kFile,
+                    .long_records = LongRecordPolicy::kSplit},
+        PlanOptions{.sequence_length = 100, .seed = 1, .long_records = LongRecordPolicy::kDrop}));
 
 TEST(CursorTest, IsBelow200BytesForEightSources) {
-  Cursor cursor{1'000'000'000'000, 123'456'789, 12'345'678, 4095, std::vector<int64_t>(8, 99'999'999'999'999)};
+  Cursor cursor{1'000'000'000'000, 123'456'789, 12'345'678, 4095,
+                std::vector<int64_t>(8, 99'999'999'999'999)};
   EXPECT_LE(cursor.Serialize().size(), 200u);
   ASSERT_OK_AND_ASSIGN(const Cursor back, Cursor::Parse(cursor.Serialize()));
   EXPECT_EQ(back, cursor);
 }
 
 TEST(CursorTest, DamagedTextIsRefused) {
-  for (const char* text : {"", ":", "1,2,3,4", "1,2,3:4", "1,2,3,4:", "1,2,3,4,5:6", "1,2,3,4:-6", "1,2,3,+4:6", "1,2,3,4:6:7",
-                           "1,2,3,99999999999999999999:6", "1, 2,3,4:6", "a,2,3,4:6", "1,2,3,4:1e3"}) {
+  for (const char* text :
+       {"", ":", "1,2,3,4", "1,2,3:4", "1,2,3,4:", "1,2,3,4,5:6", "1,2,3,4:-6", "1,2,3,+4:6",
+        "1,2,3,4:6:7", "1,2,3,99999999999999999999:6", "1, 2,3,4:6", "a,2,3,4:6", "1,2,3,4:1e3"}) {
     EXPECT_THAT(Cursor::Parse(text), Fails(ExitCode::kData, HasSubstr("damaged"))) << text;
   }
 }
@@ -311,7 +336,8 @@ TEST(PlanTest, ACursorOfOtherDataIsRefused) {
   bad[7].epoch = 100'000'000'000'000;
   bad[8] = {0, 0, 0, 0, {}};
   for (const Cursor& cursor : bad) {
-    EXPECT_THAT(plan->Seek(cursor), Fails(ExitCode::kData, HasSubstr("saved position"))) << cursor.Serialize();
+    EXPECT_THAT(plan->Seek(cursor), Fails(ExitCode::kData, HasSubstr("saved position")))
+        << cursor.Serialize();
     EXPECT_EQ(plan->Position(), good);
   }
   Cursor later = MakePlan(a, options)->EpochStart(1);
@@ -328,7 +354,8 @@ TEST(PlanTest, AMillionRecordsArePlannedInMilliseconds) {
   const double per_window = std::chrono::duration<double, std::milli>(end - created).count() / 40;
   std::printf("create %.1f ms, %.2f ms a window\n",
               std::chrono::duration<double, std::milli>(created - begin).count(), per_window);
-  EXPECT_LT(per_window, 60);  // three to five milliseconds; the bound allows sanitizers and neighbours
+  EXPECT_LT(per_window,
+            60);  // three to five milliseconds; the bound allows sanitizers and neighbours
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Every byte of every file of a small shard directory is flipped, and every file is cut and grown: each time the
-// directory is refused, or a record of it is, and the message names the file.
+// Every byte of every file of a small shard directory is flipped, and every file is cut and grown:
+// each time the directory is refused, or a record of it is, and the message names the file.
 #include <gtest/gtest.h>
 
 #include "base/digest.h"
@@ -57,9 +57,11 @@ TEST_F(ShardCorruptionTest, AnyFlippedByteIsRefusedByName) {
       std::string bad = good;
       bad[at] = static_cast<char>(bad[at] ^ (1 << at % 8));
       Put(path, bad);
-      ASSERT_THAT(Use(ShardCheck::kQuick), Fails(ExitCode::kData, HasSubstr(path))) << "byte " << at;
+      ASSERT_THAT(Use(ShardCheck::kQuick), Fails(ExitCode::kData, HasSubstr(path)))
+          << "byte " << at;
       if (at % 37 == 0) {
-        ASSERT_THAT(ShardReader::Open(*fs_, dir_, ShardCheck::kFull), Fails(ExitCode::kData, HasSubstr(path)))
+        ASSERT_THAT(ShardReader::Open(*fs_, dir_, ShardCheck::kFull),
+                    Fails(ExitCode::kData, HasSubstr(path)))
             << "byte " << at;
       }
     }
@@ -74,26 +76,33 @@ TEST_F(ShardCorruptionTest, AFileOfAnotherSizeIsRefusedByName) {
     ASSERT_OK_AND_ASSIGN(const std::string good, fs_->ReadFile(path));
     for (size_t size = 0; size < good.size(); size += 1 + size / 16) {
       Put(path, good.substr(0, size));
-      ASSERT_THAT(ShardReader::Open(*fs_, dir_), Fails(ExitCode::kData, HasSubstr(path))) << size << " bytes";
+      ASSERT_THAT(ShardReader::Open(*fs_, dir_), Fails(ExitCode::kData, HasSubstr(path)))
+          << size << " bytes";
     }
-    for (const std::string& end : {std::string(1, '\0'), std::string(" "), good.substr(0, 64), good}) {
+    for (const std::string& end :
+         {std::string(1, '\0'), std::string(" "), good.substr(0, 64), good}) {
       Put(path, good + end);
-      ASSERT_THAT(ShardReader::Open(*fs_, dir_), Fails(ExitCode::kData, HasSubstr(path))) << "longer";
+      ASSERT_THAT(ShardReader::Open(*fs_, dir_), Fails(ExitCode::kData, HasSubstr(path)))
+          << "longer";
     }
     Put(path, good);
   }
 }
 
-// A part's bound on growth holds whatever its header says: the CRCs are right here, only the claim is not.
+// A part's bound on growth holds whatever its header says: the CRCs are right here, only the claim
+// is not.
 TEST_F(ShardCorruptionTest, APartThatClaimsToGrowWithoutBoundIsRefused) {
   const std::string zstd_like(40, 'z');
-  StoredPart part{PartKind::kMessages, PartType::kJson, PartCodec::kZstd, Crc32c(zstd_like), 0,
-                  zstd_like.size(), uint64_t{1} << 60};
-  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()), Fails(ExitCode::kData, HasSubstr("bound")));
+  StoredPart part{PartKind::kMessages, PartType::kJson,  PartCodec::kZstd, Crc32c(zstd_like), 0,
+                  zstd_like.size(),    uint64_t{1} << 60};
+  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()),
+              Fails(ExitCode::kData, HasSubstr("bound")));
   part.raw = 1 << 20;
-  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()), Fails(ExitCode::kData, HasSubstr("decompress")));
+  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()),
+              Fails(ExitCode::kData, HasSubstr("decompress")));
   part.offset = ~uint64_t{0} - 8;
-  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()), Fails(ExitCode::kData, HasSubstr("outside")));
+  EXPECT_THAT(ReadPart(zstd_like, part, 0, zstd_like.size()),
+              Fails(ExitCode::kData, HasSubstr("outside")));
 }
 
 TEST_F(ShardCorruptionTest, MessagesHoldNoRecordText) {

@@ -1,5 +1,5 @@
-// A build that is killed while it replaces an earlier one. Failpoints are read from the environment once a process,
-// so every build here runs in a forked child and this process makes none.
+// A build that is killed while it replaces an earlier one. Failpoints are read from the environment
+// once a process, so every build here runs in a forked child and this process makes none.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -22,7 +22,7 @@ using ::osler::testing::WriteShards;
 
 struct Place {
   const char* failpoint;
-  bool committed;   // the new directory already has its final name
+  bool committed;    // the new directory already has its final name
   size_t leftovers;  // names beside the directory, which itself may be missing
 };
 
@@ -46,7 +46,8 @@ TEST_P(ShardKillTest, LosesNeitherTheEarlierNorTheNewDirectory) {
   EXPECT_EQ(fs_->List(temp_.path())->size(), place.leftovers + (fs_->Exists(dir_) ? 1 : 0));
 
   // The next build, before it has written anything, has put things in order.
-  ASSERT_OK_AND_ASSIGN(auto next, ShardWriter::Create(*fs_, {dir_, 1 << 20, SomeCertificate(), ""}));
+  ASSERT_OK_AND_ASSIGN(auto next,
+                       ShardWriter::Create(*fs_, {dir_, 1 << 20, SomeCertificate(), ""}));
   next.reset();
   EXPECT_EQ(fs_->List(temp_.path())->size(), 1u);
   ASSERT_OK_AND_ASSIGN(const auto reader, ShardReader::Open(*fs_, dir_, ShardCheck::kFull));
@@ -54,8 +55,10 @@ TEST_P(ShardKillTest, LosesNeitherTheEarlierNorTheNewDirectory) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, ShardKillTest,
-                         ::testing::Values(Place{"build manifest", false, 1}, Place{"build rename", false, 1},
-                                           Place{"build aside", false, 2}, Place{"build renamed", true, 1}),
+                         ::testing::Values(Place{"build manifest", false, 1},
+                                           Place{"build rename", false, 1},
+                                           Place{"build aside", false, 2},
+                                           Place{"build renamed", true, 1}),
                          [](const auto& info) {
                            std::string name = info.param.failpoint;
                            name[5] = '_';

@@ -1,4 +1,5 @@
-// Records and shard directories for the tests of data/: everything passes through the real gate. One thread only.
+// Records and shard directories for the tests of data/: everything passes through the real gate.
+// One thread only.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ inline CleanRecord Trusted(std::string id, std::string subject, RecordBody body)
   raw.subject = std::move(subject);
   raw.body = std::move(body);
   raw.trusted = true;
-  static const auto gate = DeidGate::Create(config::Deid());  // its patterns take milliseconds to compile
+  static const auto gate =
+      DeidGate::Create(config::Deid());  // its patterns take milliseconds to compile
   OSLER_CHECK(gate.ok());
   auto clean = (*gate)->Pass(std::move(raw));
   OSLER_CHECK(clean.ok());
@@ -51,9 +53,12 @@ inline Certificate SomeCertificate() {
   return certificate;
 }
 
-inline absl::Status WriteShards(Fs& fs, const std::string& directory, const std::vector<CleanRecord>& records,
-                                int64_t shard_bytes = 64 << 20, Certificate certificate = SomeCertificate()) {
-  auto writer = ShardWriter::Create(fs, {directory, shard_bytes, std::move(certificate), "{\"records\": 1}\n"});
+inline absl::Status WriteShards(Fs& fs, const std::string& directory,
+                                const std::vector<CleanRecord>& records,
+                                int64_t shard_bytes = 64 << 20,
+                                Certificate certificate = SomeCertificate()) {
+  auto writer = ShardWriter::Create(
+      fs, {directory, shard_bytes, std::move(certificate), "{\"records\": 1}\n"});
   if (!writer.ok()) return writer.status();
   for (const CleanRecord& record : records) {
     if (absl::Status status = (*writer)->Append(record); !status.ok()) return status;
@@ -66,13 +71,15 @@ inline std::vector<CleanRecord> TokenRecords(const std::vector<int64_t>& lengths
   std::vector<CleanRecord> records;
   for (size_t i = 0; i < lengths.size(); ++i) {
     std::vector<int32_t> ids;
-    for (int64_t t = 0; t < lengths[i]; ++t) ids.push_back(static_cast<int32_t>(1000 * static_cast<int64_t>(i) + t));
+    for (int64_t t = 0; t < lengths[i]; ++t)
+      ids.push_back(static_cast<int32_t>(1000 * static_cast<int64_t>(i) + t));
     records.push_back(Tokens(absl::StrCat("r", i), absl::StrCat("s", i / 3), std::move(ids)));
   }
   return records;
 }
 
-// Chat and token records of five subjects, interleaved, with text that any of the encodings could trip over.
+// Chat and token records of five subjects, interleaved, with text that any of the encodings could
+// trip over.
 inline std::vector<CleanRecord> MixedRecords() {
   std::vector<CleanRecord> records;
   for (int i = 0; i < 24; ++i) {
@@ -83,8 +90,10 @@ inline std::vector<CleanRecord> MixedRecords() {
       records.push_back(Tokens(id, subject, std::move(ids)));
       continue;
     }
-    std::string text = absl::StrCat("Größe 180 cm\n\t\"quoted\" \\ ", "日本 ", std::string(1, '\0'), i);
-    for (int repeat = 0; repeat < i * 20; ++repeat) absl::StrAppend(&text, " stable, afebrile; ", repeat);
+    std::string text =
+        absl::StrCat("Größe 180 cm\n\t\"quoted\" \\ ", "日本 ", std::string(1, '\0'), i);
+    for (int repeat = 0; repeat < i * 20; ++repeat)
+      absl::StrAppend(&text, " stable, afebrile; ", repeat);
     records.push_back(Chat(id, subject, {{"user", text}, {"assistant", i % 2 == 0 ? "" : "Yes."}}));
   }
   return records;

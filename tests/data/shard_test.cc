@@ -61,7 +61,8 @@ TEST_F(ShardTest, GivesBackTheRecordsInSourceOrder) {
   EXPECT_THAT(reader->certificate().trusted_sources, ElementsAre("fixed"));
   EXPECT_EQ(reader->certificate().identifiers, SomeCertificate().identifiers);
   EXPECT_EQ(reader->digest().size(), 64u);
-  EXPECT_THAT(*fs_->List(temp_.path()), ElementsAre("shards"));  // nothing temporary is left beside it
+  EXPECT_THAT(*fs_->List(temp_.path()),
+              ElementsAre("shards"));  // nothing temporary is left beside it
 }
 
 TEST_F(ShardTest, HoldsNoRecordsAtAll) {
@@ -99,6 +100,20 @@ TEST_F(ShardTest, ASubjectIsAlwaysInOneFile) {
   for (const auto& [subject, files] : files_of_subject) EXPECT_EQ(files.size(), 1u) << subject;
 }
 
+// All subjects appear early and come back until the end: files still end near their size.
+TEST_F(ShardTest, FilesKeepToTheirSizeWhenSubjectsInterleave) {
+  std::vector<CleanRecord> records;
+  for (int i = 0; i < 400; ++i) {
+    records.push_back(testing::Tokens(absl::StrCat("r", i), absl::StrCat("s", i % 40),
+                                      std::vector<int32_t>(25, i)));
+  }
+  ASSERT_THAT(WriteShards(*fs_, dir_, records, 8000), IsOk());
+  ExpectHolds(dir_, records);
+  ASSERT_OK_AND_ASSIGN(const auto reader, ShardReader::Open(*fs_, dir_));
+  EXPECT_EQ(reader->shard_files(), 40 * 10 * 200 / 8000);
+  EXPECT_FALSE(fs_->Exists(JoinPath(dir_, "records.spool")));
+}
+
 TEST_F(ShardTest, SameRecordsGiveSameBytes) {
   const std::string other = temp_.File("other");
   ASSERT_THAT(WriteShards(*fs_, dir_, MixedRecords(), 500), IsOk());
@@ -107,8 +122,8 @@ TEST_F(ShardTest, SameRecordsGiveSameBytes) {
 }
 
 TEST_F(ShardTest, TheDigestSpeaksOfTheRecordsAlone) {
-  const auto digest = [&](const std::string& name, const std::vector<CleanRecord>& records, int64_t bytes,
-                          const Certificate& certificate) {
+  const auto digest = [&](const std::string& name, const std::vector<CleanRecord>& records,
+                          int64_t bytes, const Certificate& certificate) {
     EXPECT_THAT(WriteShards(*fs_, temp_.File(name), records, bytes, certificate), IsOk());
     return (*ShardReader::Open(*fs_, temp_.File(name)))->digest();
   };
@@ -126,24 +141,28 @@ TEST_F(ShardTest, TheDigestSpeaksOfTheRecordsAlone) {
 
 TEST_F(ShardTest, AFailedBuildLeavesTheEarlierOneAndNoTraces) {
   ASSERT_THAT(WriteShards(*fs_, dir_, TokenRecords({4, 5})), IsOk());
-  for (const char* fault : {"write:shard-00000=ENOSPC", "write:index=ENOSPC", "write:certificate=ENOSPC",
-                            "write:report=ENOSPC", "write:manifest=ENOSPC", "sync:shard-00000=EIO",
-                            "sync:manifest=EIO", "rename:shards=EIO"}) {
+  for (const char* fault :
+       {"write:records.spool=ENOSPC", "write:shard-00000=ENOSPC", "write:index=ENOSPC",
+        "write:certificate=ENOSPC", "write:report=ENOSPC", "write:manifest=ENOSPC",
+        "sync:shard-00000=EIO", "sync:manifest=EIO", "rename:shards=EIO"}) {
     SCOPED_TRACE(fault);
     ASSERT_OK_AND_ASSIGN(const auto faulty, MakeFaultFs(*fs_, fault));
-    EXPECT_THAT(WriteShards(*faulty, dir_, MixedRecords()), Fails(ExitCode::kData, HasSubstr("shards")));
+    EXPECT_THAT(WriteShards(*faulty, dir_, MixedRecords()),
+                Fails(ExitCode::kData, HasSubstr("shards")));
     ExpectHolds(dir_, TokenRecords({4, 5}));
     EXPECT_THAT(*fs_->List(temp_.path()), ElementsAre("shards"));
   }
 }
 
 TEST_F(ShardTest, AWriterThatFailedNeverCommits) {
-  ASSERT_OK_AND_ASSIGN(const auto faulty, MakeFaultFs(*fs_, "write:shard-00000@1=ENOSPC"));
-  ASSERT_OK_AND_ASSIGN(const auto writer, ShardWriter::Create(*faulty, {dir_, 1 << 30, SomeCertificate(), ""}));
+  ASSERT_OK_AND_ASSIGN(const auto faulty, MakeFaultFs(*fs_, "write:records.spool@1=ENOSPC"));
+  ASSERT_OK_AND_ASSIGN(const auto writer,
+                       ShardWriter::Create(*faulty, {dir_, 1 << 30, SomeCertificate(), ""}));
   std::vector<int32_t> ids(9 << 20, 1);
   EXPECT_THAT(writer->Append(testing::Tokens("a", "s", ids)),
               Fails(ExitCode::kData, AllOf(HasSubstr("record 0"), HasSubstr("No space left"))));
-  EXPECT_THAT(writer->Append(testing::Tokens("b", "s", {1, 2})), Fails(ExitCode::kData, HasSubstr("No space")));
+  EXPECT_THAT(writer->Append(testing::Tokens("b", "s", {1, 2})),
+              Fails(ExitCode::kData, HasSubstr("No space")));
   EXPECT_THAT(writer->Commit(), Fails(ExitCode::kData, HasSubstr("No space left")));
   EXPECT_FALSE(fs_->Exists(dir_));
 }
@@ -158,15 +177,16 @@ TEST_F(ShardTest, ADirectoryOfOtherThingsIsNotReplaced) {
 }
 
 TEST_F(ShardTest, EveryMissingFileIsNamed) {
-  for (const char* name :
-       {"manifest.json", "certificate.json", "index.bin", "report.json", "shard-00000.osd", "shard-00001.osd"}) {
+  for (const char* name : {"manifest.json", "certificate.json", "index.bin", "report.json",
+                           "shard-00000.osd", "shard-00001.osd"}) {
     ASSERT_THAT(WriteShards(*fs_, dir_, MixedRecords(), 300), IsOk());
     ASSERT_THAT(fs_->Remove(JoinPath(dir_, name)), IsOk());
     EXPECT_THAT(ShardReader::Open(*fs_, dir_),
                 Fails(ExitCode::kData, AllOf(HasSubstr(JoinPath(dir_, name)), HasSubstr("missing"),
                                              HasSubstr("osler data build"))));
   }
-  EXPECT_THAT(ShardReader::Open(*fs_, temp_.File("nowhere")), Fails(ExitCode::kData, HasSubstr("nowhere")));
+  EXPECT_THAT(ShardReader::Open(*fs_, temp_.File("nowhere")),
+              Fails(ExitCode::kData, HasSubstr("nowhere")));
 }
 
 TEST_F(ShardTest, FilesOfAnotherBuildAreRefusedByName) {
@@ -176,14 +196,20 @@ TEST_F(ShardTest, FilesOfAnotherBuildAreRefusedByName) {
   for (const bool same_records : {true, false}) {
     for (const char* name : {"certificate.json", "index.bin", "manifest.json"}) {
       ASSERT_THAT(WriteShards(*fs_, dir_, TokenRecords({4, 5, 6})), IsOk());
-      ASSERT_THAT(WriteShards(*fs_, other, TokenRecords(same_records ? std::vector<int64_t>{4, 5, 6}
-                                                                     : std::vector<int64_t>{4, 5, 7}),
-                              64 << 20, certificate), IsOk());
-      ASSERT_THAT(WriteFileDurably(*fs_, JoinPath(dir_, name), *fs_->ReadFile(JoinPath(other, name))), IsOk());
-      // A foreign manifest is the standard by which the directory's own certificate is the foreign one.
+      ASSERT_THAT(WriteShards(*fs_, other,
+                              TokenRecords(same_records ? std::vector<int64_t>{4, 5, 6}
+                                                        : std::vector<int64_t>{4, 5, 7}),
+                              64 << 20, certificate),
+                  IsOk());
+      ASSERT_THAT(
+          WriteFileDurably(*fs_, JoinPath(dir_, name), *fs_->ReadFile(JoinPath(other, name))),
+          IsOk());
+      // A foreign manifest is the standard by which the directory's own certificate is the foreign
+      // one.
       const std::string blamed = std::string(name) == "manifest.json" ? "certificate.json" : name;
       EXPECT_THAT(ShardReader::Open(*fs_, dir_),
-                  Fails(ExitCode::kData, AllOf(HasSubstr(JoinPath(dir_, blamed)), HasSubstr("another build"))));
+                  Fails(ExitCode::kData,
+                        AllOf(HasSubstr(JoinPath(dir_, blamed)), HasSubstr("another build"))));
     }
   }
 }
