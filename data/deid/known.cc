@@ -1,9 +1,6 @@
 #include "data/deid/known.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <tuple>
 #include <utility>
@@ -11,153 +8,18 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "data/deid/name_parts.h"
 #include "data/deid/words.h"
 
 namespace osler {
 namespace {
 
 constexpr size_t kMaxValueBytes = 256;
+constexpr size_t kMaxValues = 1000;
 constexpr size_t kMaxGap = 3;
 constexpr std::string_view kNameSeparators = " ,-'._\n";
 constexpr std::string_view kIdSeparators = " -_./:#()\n";
 constexpr int kKnownRank = -1'000'000;  // before every rule
-
-enum class Kind { kOther, kLetter, kDigit, kIdeograph };
-
-// Scripts written without spaces: a name there has no word boundary.
-bool IsIdeograph(utf8proc_int32_t c) {
-  return (c >= 0x0E00 && c <= 0x0EFF) || (c >= 0x1000 && c <= 0x109F) ||
-         (c >= 0x2E80 && c <= 0xD7FF) || (c >= 0xF900 && c <= 0xFAFF) || c >= 0x20000;
-}
-
-Kind KindOf(utf8proc_int32_t c) {
-  if (c < 0x80) {
-    if (c >= '0' && c <= '9') return Kind::kDigit;
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ? Kind::kLetter : Kind::kOther;
-  }
-  switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MC: return IsIdeograph(c) ? Kind::kIdeograph : Kind::kLetter;
-    case UTF8PROC_CATEGORY_ND: return Kind::kDigit;
-    default: return Kind::kOther;
-  }
-}
-
-// The character at byte `at` of valid UTF-8 (0 at the end), and its size.
-utf8proc_int32_t CharAt(std::string_view text, size_t at, size_t* size = nullptr) {
-  utf8proc_int32_t c = 0;
-  if (size != nullptr) *size = 1;
-  if (at >= text.size()) return 0;
-  const auto n = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + at,
-                                  static_cast<utf8proc_ssize_t>(text.size() - at), &c);
-  if (n > 0 && size != nullptr) *size = static_cast<size_t>(n);
-  return n > 0 ? c : 0;
-}
-
-utf8proc_int32_t CharBefore(std::string_view text, size_t at) {
-  if (at == 0) return 0;
-  --at;
-  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
-  return CharAt(text, at);
-}
-
-bool IsCapital(utf8proc_int32_t c) {
-  const auto category = utf8proc_category(c);
-  return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LT;
-}
-
-size_t CountChars(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
-}
-
-bool HasDigit(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-// Whether a match may begin or end between `outside` and `inside`.
-bool IsBoundary(utf8proc_int32_t outside, utf8proc_int32_t inside) {
-  const Kind kind = KindOf(inside);
-  return kind == Kind::kIdeograph || kind != KindOf(outside);
-}
-
-// A word of a name: its letters, and where separators stood in it.
-struct Word {
-  std::string letters;
-  std::vector<size_t> marks;
-  std::vector<std::string> parts;  // between the separators, if there are any
-};
-
-Word ParseWord(std::string_view text) {
-  Word word;
-  std::string part;
-  bool separated = false;
-  size_t size = 1;
-  for (size_t at = 0; at < text.size(); at += size) {
-    if (KindOf(CharAt(text, at, &size)) == Kind::kOther) {
-      separated = true;
-      continue;
-    }
-    if (separated && !word.letters.empty()) {
-      word.marks.push_back(word.letters.size());
-      word.parts.push_back(std::exchange(part, ""));
-    }
-    separated = false;
-    word.letters.append(text, at, size);
-    part.append(text, at, size);
-  }
-  if (!word.parts.empty()) word.parts.push_back(part);
-  return word;
-}
-
-std::vector<Word> ParseName(std::string_view folded) {
-  std::vector<Word> words;
-  for (size_t at = 0; at < folded.size();) {
-    const size_t end = std::min(folded.find_first_of(" ,;\n/()\"", at), folded.size());
-    Word word = ParseWord(folded.substr(at, end - at));
-    if (!word.letters.empty() && !IsNameTitle(word.letters)) words.push_back(std::move(word));
-    at = end + 1;
-  }
-  return words;
-}
-
-// German and Scandinavian spellings without umlauts, and back.
-std::vector<std::string> Spellings(const std::string& name) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kExpanded = {
-      {{"ä", "ae"},
-       {"ö", "oe"},
-       {"ü", "ue"},
-       {"Ä", "Ae"},
-       {"Ö", "Oe"},
-       {"Ü", "Ue"},
-       {"å", "aa"},
-       {"Å", "Aa"}}};
-  std::string expanded = name;
-  for (const auto& [from, to] : kExpanded) {
-    for (size_t at = 0; (at = expanded.find(from, at)) != std::string::npos; at += to.size()) {
-      expanded.replace(at, from.size(), to);
-    }
-  }
-  std::string contracted = FoldText(name);
-  for (size_t at = 0; at + 2 < contracted.size(); ++at) {
-    const std::string_view pair = std::string_view(contracted).substr(at, 2);
-    const bool before_consonant =
-        std::string_view("bcdfghjklmnpqrstvwxz").find(contracted[at + 2]) != std::string_view::npos;
-    if ((pair == "ae" || pair == "oe" || pair == "ue") && before_consonant &&
-        contracted.size() > 5) {
-      contracted.erase(at + 1, 1);
-    }
-  }
-  std::vector<std::string> all = {name};
-  if (expanded != name) all.push_back(expanded);
-  if (contracted != FoldText(name)) all.push_back(contracted);
-  return all;
-}
 
 }  // namespace
 
@@ -169,7 +31,7 @@ struct KnownMatcher::Squeezed {
   explicit Squeezed(std::string_view shadow) {
     size_t size = 1;
     for (size_t i = 0; i < shadow.size(); i += size) {
-      if (KindOf(CharAt(shadow, i, &size)) == Kind::kOther) continue;
+      if (KindOf(CharAt(shadow, i, &size)) == CharKind::kOther) continue;
       for (size_t k = 0; k < size; ++k) {
         letters += shadow[i + k];
         at.push_back(static_cast<uint32_t>(i + k));
@@ -196,9 +58,12 @@ absl::StatusOr<KnownMatcher> KnownMatcher::Create(const KnownIdentifiers& known,
       std::any_of(known.others.begin(), known.others.end(), other_too_long)) {
     return DataError(absl::StrCat("a known identifier has more than ", kMaxValueBytes, " bytes"));
   }
+  if (known.names.size() + known.others.size() > kMaxValues) {
+    return DataError(absl::StrCat("more than ", kMaxValues, " known identifiers"));
+  }
   std::vector<std::string> seen;
   const auto number_of = [&](const std::string& value) {
-    const std::string key = ParseWord(FoldText(value)).letters;
+    const std::string key = ParseNameWord(FoldText(value)).letters;
     const auto found = std::find(seen.begin(), seen.end(), key);
     if (found != seen.end()) return static_cast<int>(found - seen.begin()) + 1;
     seen.push_back(key);
@@ -206,7 +71,7 @@ absl::StatusOr<KnownMatcher> KnownMatcher::Create(const KnownIdentifiers& known,
   };
   for (const std::string& name : known.names) {
     const int number = number_of(name);
-    for (const std::string& spelling : Spellings(name)) matcher.AddName(spelling, number);
+    for (const std::string& spelling : NameSpellings(name)) matcher.AddName(spelling, number);
   }
   seen.clear();
   for (const auto& [kind, value] : known.others) {
@@ -238,7 +103,7 @@ void KnownMatcher::AddForm(Form form) {
 }
 
 void KnownMatcher::AddName(const std::string& name, int number) {
-  const std::vector<Word> words = ParseName(FoldText(name));
+  const std::vector<NameWord> words = ParseName(FoldText(name));
   if (initials_.size() < static_cast<size_t>(number)) initials_.resize(static_cast<size_t>(number));
   const auto add_word = [&](const std::string& letters, std::vector<size_t> marks) {
     if (CountChars(letters) < 2 ||
@@ -249,7 +114,7 @@ void KnownMatcher::AddName(const std::string& name, int number) {
     AddForm({letters, std::move(marks), Gaps::kMarked, plain && IsCommonWord(letters),
              plain && letters.size() >= 4, true, number});
   };
-  for (const Word& word : words) {
+  for (const NameWord& word : words) {
     initials_[static_cast<size_t>(number) - 1] += word.letters[0];
     // A particle says nothing alone: "van", "de", "bin".
     if (words.size() > 1 && IsNameParticle(word.letters)) continue;
@@ -259,17 +124,17 @@ void KnownMatcher::AddName(const std::string& name, int number) {
     }
   }
   if (words.size() < 2) return;
-  const auto add_row = [&](const std::vector<const Word*>& row) {
+  const auto add_row = [&](const std::vector<const NameWord*>& row) {
     Form form{"", {}, Gaps::kMarked, false, false, true, number};
-    for (const Word* word : row) {
+    for (const NameWord* word : row) {
       if (!form.letters.empty()) form.marks.push_back(form.letters.size());
       for (const size_t mark : word->marks) form.marks.push_back(form.letters.size() + mark);
       form.letters += word->letters;
     }
     if (CountChars(form.letters) >= 3) AddForm(std::move(form));
   };
-  std::vector<const Word*> row;
-  for (const Word& word : words) row.push_back(&word);
+  std::vector<const NameWord*> row;
+  for (const NameWord& word : words) row.push_back(&word);
   add_row(row);
   add_row({row.front(), row.back()});
   add_row({row.back(), row.front()});
@@ -278,7 +143,7 @@ void KnownMatcher::AddName(const std::string& name, int number) {
 }
 
 void KnownMatcher::AddId(const std::string& value, int number) {
-  Word word = ParseWord(FoldText(value));
+  NameWord word = ParseNameWord(FoldText(value));
   if (CountChars(word.letters) < 2) return;
   const bool anywhere = word.letters.size() >= 5 && HasDigit(word.letters);
   AddForm({std::move(word.letters), std::move(word.marks),
@@ -290,13 +155,13 @@ namespace {
 // A short number is not looked for inside decimals, fractions and ranges.
 bool StandsAlone(std::string_view shadow, size_t begin, size_t end) {
   const auto digit_at = [&](size_t i) {
-    return i < shadow.size() && KindOf(shadow[i]) == Kind::kDigit;
+    return i < shadow.size() && KindOf(shadow[i]) == CharKind::kDigit;
   };
   const auto joins = [&](size_t i) {
     return i < shadow.size() && std::string_view(".,/-").find(shadow[i]) != std::string_view::npos;
   };
-  if (KindOf(CharBefore(shadow, begin)) != Kind::kOther ||
-      KindOf(CharAt(shadow, end)) != Kind::kOther)
+  if (KindOf(CharBefore(shadow, begin)) != CharKind::kOther ||
+      KindOf(CharAt(shadow, end)) != CharKind::kOther)
     return false;
   if (begin >= 2 && joins(begin - 1) && digit_at(begin - 2)) return false;
   return !(joins(end) && digit_at(end + 1));
@@ -309,11 +174,11 @@ bool JoinsName(std::string_view between) {
   int initials = 0;
   char before = ' ';
   for (const char c : between) {
-    const bool letter = KindOf(static_cast<unsigned char>(c)) == Kind::kLetter;
+    const bool letter = KindOf(static_cast<unsigned char>(c)) == CharKind::kLetter;
     if (letter &&
         (std::string_view(" ,.").find(before) == std::string_view::npos || ++initials > 2))
       return false;
-    if (c == '.' && KindOf(static_cast<unsigned char>(before)) != Kind::kLetter) return false;
+    if (c == '.' && KindOf(static_cast<unsigned char>(before)) != CharKind::kLetter) return false;
     if (!letter && c != '.' && std::string_view(" ,-'_").find(c) == std::string_view::npos)
       return false;
     before = c;
@@ -332,7 +197,8 @@ void TakeInitials(std::string_view shadow, std::string_view initials,
     size_t i = *begin - 1;
     if (at(i) == ' ' && i > 0) --i;
     if (at(i) == '.' && i > 0) --i;
-    if (i == *begin - 1 || !is_initial(i) || KindOf(CharBefore(shadow, i)) != Kind::kOther) break;
+    if (i == *begin - 1 || !is_initial(i) || KindOf(CharBefore(shadow, i)) != CharKind::kOther)
+      break;
     *begin = i;
   }
   for (int k = 0; k < 2; ++k) {
@@ -341,7 +207,7 @@ void TakeInitials(std::string_view shadow, std::string_view initials,
     if (at(i) == ' ') ++i;
     const bool apart = i > *end || at(i - 1) == '.';
     if (!apart || i >= shadow.size() || !is_initial(i) ||
-        KindOf(CharAt(shadow, i + 1)) != Kind::kOther)
+        KindOf(CharAt(shadow, i + 1)) != CharKind::kOther)
       break;
     *end = i + 1;
     if (at(*end) == '.') ++*end;
@@ -372,7 +238,7 @@ void KnownMatcher::FindForm(const Form& form, const Squeezed& text, std::string_
     const size_t begin = text.at[match];
     size_t end = text.at[match + form.letters.size() - 1] + 1;
     if (form.plural && CharAt(shadow, end) == 's' &&
-        KindOf(CharAt(shadow, end + 1)) != Kind::kLetter)
+        KindOf(CharAt(shadow, end + 1)) != CharKind::kLetter)
       ++end;
     if (!IsBoundary(CharBefore(shadow, begin), CharAt(shadow, begin)) ||
         !IsBoundary(CharAt(shadow, end), CharBefore(shadow, end))) {

@@ -34,6 +34,8 @@ std::string Join(std::initializer_list<std::string_view> parts) {
   return all;
 }
 
+// clang-format off: the patterns are wrapped where they can be read.
+
 constexpr std::string_view kDay = "(?:3[01]|[12][0-9]|0?[1-9])";
 constexpr std::string_view kMonth = "(?:1[0-2]|0?[1-9])";
 constexpr std::string_view kYear = "(?<y>(?:1[89]|20)[0-9]{2})";
@@ -71,7 +73,7 @@ constexpr std::string_view kDateContext =
     "\\b(?:on|dated?|dates|since|until|till|through|thru|from|between|before|after|as "
     "of|due|effective|"
     "admit(?:ted)?|admission|discharged?|appointment|appt|visit|seen|scheduled|surgery|exam|"
-    "birthday|dob|"
+    "birthday|week of|dob|"
     "d\\.o\\.b\\.?|born|mondays?|tuesdays?|wednesdays?|thursdays?|fridays?|saturdays?|sundays?|mon|"
     "tues?|wed|"
     "thurs?|fri|sat|sun)\\b[\\s:,=.(-]{1,4}";
@@ -122,6 +124,11 @@ std::vector<std::string> DayMonthDates() {
       Join({"(?i)\\b(?:in|since|from|through|until|of|late|early|mid)[ -](?<id>", kMonth,
             "/(?<y>3[2-9]|[4-9][0-9]))(?=\\s?[.,;:)]|\\s(?:s?he|the|and|at|for|with|to|when|who|by|"
             "through|until|after)\\b)"}),
+      // 6/3-6/7/2019, and a line that starts with 12/25:
+      Join({"(?<![0-9/.-])(?<id>", kMonth, "/", kDay, ")(?=\\s?(?:-|to|through)\\s?", kMonth, "/", kDay, "/(?:[0-9]{4}|[0-9]{2})(?![0-9/]))"}),
+      Join({"(?m)^ {0,4}(?:[*-] ?)?(?<id>", kMonth, "/", kDay, ")(?= ?[:-] )"}),
+      // 2019年3月14日
+      "(?<y>(?:1[89]|20)[0-9]{2}) ?年 ?[0-9]{1,2} ?月(?: ?[0-9]{1,2} ?日)?",
       // The second half of "from 3/14 to 3/16" and "on 3/14 and 3/16".
       Join({"(?i)", kDateContext, either, "\\s?(?:-|to|through|thru|until|and|or|&|,)\\s?(?<id>",
             either, ")", end}),
@@ -193,6 +200,9 @@ std::vector<std::string> Ages() {
       Join({"(?i)(?<![0-9./])", age,
             "(?=[\\s-]{0,2}(?:years?|yrs?\\.?|y\\.?)[\\s-]{0,2}(?:olds?\\b|o\\b|of age)|"
             "[\\s-]?(?:y/o|yo\\b|y\\.o\\.|yr/o|yrs/o))"}),
+      // 91 y F, 92 years young
+      Join({"(?i)(?<![0-9./])", age, "(?=[\\s-]{0,2}(?:y|yrs?|years?)\\.?[\\s-]{1,2}(?:m|f|male|female|man|woman|lady|gentleman|"
+            "young|caucasian|white|black|african|hispanic|asian)\\b)"}),
       // aged 93, age: 101, Age/Sex: 92/F, ages 60 to 95
       Join({"(?i)(?<!\\[)\\bage[ds]?(?:\\s?/\\s?sex)?(?: at [a-z]{1,12})?(?: ?\\((?:in "
             ")?(?:years|yrs|y)\\))?"
@@ -230,6 +240,8 @@ std::vector<std::string> Ages() {
       "(?i)\\b(?:super)?centenarians?\\b|\\bnonagenarians?\\b",
   };
 }
+
+// clang-format on
 
 }  // namespace
 
