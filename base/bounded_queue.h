@@ -1,4 +1,5 @@
-// A blocking queue of fixed capacity between one or more producer and consumer threads. Thread-safe.
+// A blocking queue of fixed capacity between one or more producer and consumer threads.
+// Thread-safe.
 #pragma once
 
 #include <condition_variable>

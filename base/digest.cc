@@ -27,7 +27,8 @@ constexpr std::array<uint32_t, 256> MakeTable() {
 
 uint32_t CrcTable(std::string_view data, uint32_t crc) {
   static constexpr auto kTable = MakeTable();
-  for (const char byte : data) crc = kTable[(crc ^ static_cast<unsigned char>(byte)) & 0xff] ^ (crc >> 8);
+  for (const char byte : data)
+    crc = kTable[(crc ^ static_cast<unsigned char>(byte)) & 0xff] ^ (crc >> 8);
   return crc;
 }
 

@@ -1,4 +1,5 @@
-// Checksums and digests: CRC-32C for damage (per part, verified on every read), SHA-256 for identity.
+// Checksums and digests: CRC-32C for damage (per part, verified on every read), SHA-256 for
+// identity.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,8 @@
 
 namespace osler {
 
-// CRC-32C (Castagnoli, reflected, as in RFC 3720); `crc` continues an earlier call. Uses SSE4.2 where present.
+// CRC-32C (Castagnoli, reflected, as in RFC 3720); `crc` continues an earlier call. Uses SSE4.2
+// where present.
 uint32_t Crc32c(std::string_view data, uint32_t crc = 0);
 
 // The same by table, for CPUs without that instruction.

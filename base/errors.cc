@@ -35,7 +35,9 @@ absl::Status DeviceError(std::string_view message) { return MakeError(ExitCode::
 absl::Status CheckpointError(std::string_view message) {
   return MakeError(ExitCode::kCheckpoint, message);
 }
-absl::Status StoppedError(std::string_view message) { return MakeError(ExitCode::kStopped, message); }
+absl::Status StoppedError(std::string_view message) {
+  return MakeError(ExitCode::kStopped, message);
+}
 
 ExitCode ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return ExitCode::kDone;
@@ -49,8 +51,9 @@ ExitCode ExitCodeOf(const absl::Status& status) {
 
 absl::Status Annotate(const absl::Status& status, std::string_view prefix) {
   if (status.ok()) return status;
-  absl::Status annotated(status.code(), absl::StrCat(absl::string_view(prefix.data(), prefix.size()),
-                                                     ": ", status.message()));
+  absl::Status annotated(
+      status.code(),
+      absl::StrCat(absl::string_view(prefix.data(), prefix.size()), ": ", status.message()));
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     annotated.SetPayload(url, payload);
   });

@@ -1,7 +1,7 @@
 // The classes of failure a user meets, as absl::Status values that remember their exit code.
 //
-// A message says what was wrong, where (file, line, record number, offset) and what to do; it never carries
-// record text. The class survives annotation and travels between ranks with the status.
+// A message says what was wrong, where (file, line, record number, offset) and what to do; it never
+// carries record text. The class survives annotation and travels between ranks with the status.
 #pragma once
 
 #include <string>
@@ -15,12 +15,12 @@ namespace osler {
 // Process exit codes; docs/errors.md lists them for users.
 enum class ExitCode : int {
   kDone = 0,
-  kConfig = 2,       // a setting, a flag or a model directory that cannot be used as asked
-  kData = 3,         // sources, shards, certificates, records
-  kDevice = 4,       // device or communication
-  kCheckpoint = 5,   // checkpoints: damaged, of another run, not writable
-  kBug = 70,         // our own fault
-  kStopped = 75,     // stopped on request after a durable checkpoint: run again to continue
+  kConfig = 2,      // a setting, a flag or a model directory that cannot be used as asked
+  kData = 3,        // sources, shards, certificates, records
+  kDevice = 4,      // device or communication
+  kCheckpoint = 5,  // checkpoints: damaged, of another run, not writable
+  kBug = 70,        // our own fault
+  kStopped = 75,    // stopped on request after a durable checkpoint: run again to continue
 };
 
 absl::Status ConfigError(std::string_view message);

@@ -85,7 +85,8 @@ void Failpoint(std::string_view phase) {
       if (one.phase == phase && ++one.seen == one.visit) actions.push_back(one.action);
     }
   }
-  for (const std::string& action : actions) Act(action);  // unlocked: a stopped thread stops no other
+  for (const std::string& action : actions)
+    Act(action);  // unlocked: a stopped thread stops no other
 }
 
 }  // namespace osler

@@ -67,7 +67,8 @@ class FaultFs : public Fs {
     OSLER_RETURN_IF_ERROR(Check(faults_, "read", path));
     return base_.Map(path);
   }
-  absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path, OpenMode mode) override {
+  absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path,
+                                                     OpenMode mode) override {
     OSLER_ASSIGN_OR_RETURN(auto file, base_.Open(path, mode));
     return std::make_unique<FaultFile>(std::move(file), path, faults_);
   }
@@ -80,7 +81,9 @@ class FaultFs : public Fs {
   }
   absl::Status Remove(const std::string& path) override { return base_.Remove(path); }
   absl::Status RemoveTree(const std::string& path) override { return base_.RemoveTree(path); }
-  absl::Status MakeDirectories(const std::string& path) override { return base_.MakeDirectories(path); }
+  absl::Status MakeDirectories(const std::string& path) override {
+    return base_.MakeDirectories(path);
+  }
   absl::Status SyncDirectory(const std::string& path) override {
     OSLER_RETURN_IF_ERROR(Check(faults_, "sync", path));
     return base_.SyncDirectory(path);
@@ -89,7 +92,9 @@ class FaultFs : public Fs {
     return base_.List(directory);
   }
   absl::StatusOr<int64_t> Size(const std::string& path) override { return base_.Size(path); }
-  absl::StatusOr<int64_t> FreeBytes(const std::string& path) override { return base_.FreeBytes(path); }
+  absl::StatusOr<int64_t> FreeBytes(const std::string& path) override {
+    return base_.FreeBytes(path);
+  }
   bool Exists(const std::string& path) override { return base_.Exists(path); }
   bool IsDirectory(const std::string& path) override { return base_.IsDirectory(path); }
 
@@ -113,8 +118,10 @@ absl::StatusOr<std::unique_ptr<Fs>> MakeFaultFs(Fs& base, std::string_view text)
     fault->op = where.first;
     fault->substring = path.first;
     fault->error = rule.second;
-    const bool counted = path.second.empty() || (absl::SimpleAtoi(path.second, &fault->call) && fault->call > 0);
-    const bool known = fault->op == "write" || fault->op == "sync" || fault->op == "rename" || fault->op == "read";
+    const bool counted =
+        path.second.empty() || (absl::SimpleAtoi(path.second, &fault->call) && fault->call > 0);
+    const bool known =
+        fault->op == "write" || fault->op == "sync" || fault->op == "rename" || fault->op == "read";
     if (!counted || !known || (fault->error != "ENOSPC" && fault->error != "EIO")) {
       return ConfigError(absl::StrCat("bad fault rule '", item,
                                       "': want write|sync|rename|read:substring[@n]=ENOSPC|EIO"));

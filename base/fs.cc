@@ -22,8 +22,8 @@ namespace {
 namespace stdfs = std::filesystem;
 
 absl::Status ErrnoError(int error, std::string_view what, const std::string& path) {
-  const std::string message = absl::StrCat("cannot ", absl::string_view(what.data(), what.size()), " ",
-                                           path, ": ", std::strerror(error));
+  const std::string message = absl::StrCat("cannot ", absl::string_view(what.data(), what.size()),
+                                           " ", path, ": ", std::strerror(error));
   switch (error) {
     case ENOENT: return absl::NotFoundError(message);
     case ENOSPC:
@@ -119,8 +119,10 @@ class PosixFs : public Fs {
     return std::make_shared<PosixMapping>(base, size);
   }
 
-  absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path, OpenMode mode) override {
-    const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (mode == OpenMode::kAppend ? O_APPEND : O_TRUNC);
+  absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path,
+                                                     OpenMode mode) override {
+    const int flags =
+        O_WRONLY | O_CREAT | O_CLOEXEC | (mode == OpenMode::kAppend ? O_APPEND : O_TRUNC);
     const int fd = open(path.c_str(), flags, 0644);
     if (fd < 0) return ErrnoError(errno, "create", path);
     return std::make_unique<PosixFile>(fd, path);
@@ -131,7 +133,8 @@ class PosixFs : public Fs {
                                                  : ErrnoError(errno, "rename to", to);
   }
   absl::Status Truncate(const std::string& path, int64_t size) override {
-    return truncate(path.c_str(), size) == 0 ? absl::OkStatus() : ErrnoError(errno, "truncate", path);
+    return truncate(path.c_str(), size) == 0 ? absl::OkStatus()
+                                             : ErrnoError(errno, "truncate", path);
   }
   absl::Status Remove(const std::string& path) override {
     return unlink(path.c_str()) == 0 ? absl::OkStatus() : ErrnoError(errno, "remove", path);
@@ -194,7 +197,8 @@ absl::Status WriteFileDurably(Fs& fs, const std::string& path, std::string_view 
     return fs.Rename(temporary, path);
   };
   if (const absl::Status status = replace(); !status.ok()) {
-    fs.Remove(temporary).IgnoreError();  // a full disk needs the room; the first error is the one to tell
+    fs.Remove(temporary)
+        .IgnoreError();  // a full disk needs the room; the first error is the one to tell
     return status;
   }
   return fs.SyncDirectory(ParentDirectory(path));

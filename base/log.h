@@ -1,4 +1,5 @@
-// People's text on stderr: one line a message, "osler: " or "osler[rank]: " first, level when not plain.
+// People's text on stderr: one line a message, "osler: " or "osler[rank]: " first, level when not
+// plain.
 //
 // Machine-readable output never goes through here. No message may carry record text. Thread-safe.
 #pragma once
@@ -13,7 +14,8 @@ namespace osler {
 
 enum class LogLevel { kInfo, kWarning, kError };
 
-// Marks this process's lines with its rank and silences info lines on ranks other than 0. Call once at start.
+// Marks this process's lines with its rank and silences info lines on ranks other than 0. Call once
+// at start.
 void SetLogRank(int rank, int world_size);
 
 void LogLine(LogLevel level, std::string_view message);

@@ -9,7 +9,7 @@
 namespace osler {
 namespace {
 
-constexpr uint32_t kMul0 = 0xD2511F53, kMul1 = 0xCD9E8D57;   // the paper's multipliers
+constexpr uint32_t kMul0 = 0xD2511F53, kMul1 = 0xCD9E8D57;    // the paper's multipliers
 constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;  // and key schedule
 constexpr double kUnit = 0x1.0p-53;
 
@@ -38,7 +38,8 @@ Philox4 Philox(uint64_t key, const Philox4& counter) {
 }
 
 uint64_t PhiloxKey(uint64_t seed, std::string_view channel) {
-  uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a over the name, then one Philox block to spread it
+  uint64_t hash =
+      0xcbf29ce484222325ULL;  // FNV-1a over the name, then one Philox block to spread it
   for (const char c : channel) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   return Low64(Block(seed, hash, channel.size()));
 }

@@ -1,5 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-// SC'11). A value is a pure function of (key, counter), so results never depend on threads, ranks or order.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC'11). A value is a pure function of (key, counter), so results never depend on
+// threads, ranks or order.
 #pragma once
 
 #include <array>
@@ -13,7 +14,8 @@ using Philox4 = std::array<uint32_t, 4>;
 // The ten-round Philox4x32 bijection of `counter` under the 64-bit `key`.
 Philox4 Philox(uint64_t key, const Philox4& counter);
 
-// A key for one purpose: mixes the run's seed with a channel name ("init/model.norm.weight", "shuffle", …).
+// A key for one purpose: mixes the run's seed with a channel name ("init/model.norm.weight",
+// "shuffle", …).
 uint64_t PhiloxKey(uint64_t seed, std::string_view channel);
 
 // 64 random bits for index `index` (and sub-stream `stream`) of a key.

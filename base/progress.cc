@@ -29,8 +29,13 @@ std::string Bar(double share) {
 }  // namespace
 
 Progress::Progress(std::string_view title, int64_t total, std::string_view unit, int64_t start)
-    : title_(title), unit_(unit), total_(total), start_(start), done_(start),
-      terminal_(isatty(STDERR_FILENO) == 1), begin_(Clock::now()),
+    : title_(title),
+      unit_(unit),
+      total_(total),
+      start_(start),
+      done_(start),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      begin_(Clock::now()),
       next_(begin_ + (terminal_ ? kTerminalInterval : kLogInterval)) {}
 
 Progress::~Progress() { Finish(); }

@@ -1,4 +1,5 @@
-// Progress of long work on stderr: a bar with rate and ETA on a terminal, one line every few seconds elsewhere.
+// Progress of long work on stderr: a bar with rate and ETA on a terminal, one line every few
+// seconds elsewhere.
 //
 //   Progress progress("tokenizing", total, "records");
 //   for (…) progress.Update(done);

@@ -6,9 +6,9 @@
 
 namespace osler {
 
-// Runs `body`; an exception it throws becomes a status: out of memory → device class (4), a communication
-// error → device class (4), anything else → bug class (70). A c10::Error keeps its first line only.
-// Thread-safe.
+// Runs `body`; an exception it throws becomes a status: out of memory → device class (4), a
+// communication error → device class (4), anything else → bug class (70). A c10::Error keeps its
+// first line only. Thread-safe.
 absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body);
 
 }  // namespace osler

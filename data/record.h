@@ -1,8 +1,9 @@
 // Records on both sides of the de-identification gate.
 //
-// A RawRecord may hold identifiers. It lives only between a source and the gate: it cannot be copied, printed or
-// written, and no shard, trainer or message accepts one. A CleanRecord can be made only by DeidGate and by a reader
-// of certified shards; everything downstream takes CleanRecord. The compiler holds both rules.
+// A RawRecord may hold identifiers. It lives only between a source and the gate: it cannot be
+// copied, printed or written, and no shard, trainer or message accepts one. A CleanRecord can be
+// made only by DeidGate and by a reader of certified shards; everything downstream takes
+// CleanRecord. The compiler holds both rules.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ struct Message {
 struct RecordBody {
   std::vector<Message> messages;
   std::vector<int32_t> input_ids;
-  std::vector<int32_t> labels;  // same length as input_ids; labels[t] speaks of token t; -100: not a target
+  std::vector<int32_t>
+      labels;  // same length as input_ids; labels[t] speaks of token t; -100: not a target
   bool is_tokens() const { return !input_ids.empty(); }
   bool operator==(const RecordBody&) const = default;
 };
@@ -37,8 +39,9 @@ struct Origin {
 
 // Identifiers of the record's own subject that the source states, for exact removal from the text.
 struct KnownIdentifiers {
-  std::vector<std::string> names;                              // known.name
-  std::vector<std::pair<std::string, std::string>> others;     // (kind, value): known.id and any other kind
+  std::vector<std::string> names;  // known.name
+  std::vector<std::pair<std::string, std::string>>
+      others;  // (kind, value): known.id and any other kind
 };
 
 struct RawRecord {
@@ -48,7 +51,8 @@ struct RawRecord {
   RawRecord(const RawRecord&) = delete;
   RawRecord& operator=(const RawRecord&) = delete;
 
-  std::string id, subject;  // as the source wrote them: may identify, never leave the gate unless trusted
+  std::string id,
+      subject;  // as the source wrote them: may identify, never leave the gate unless trusted
   RecordBody body;
   KnownIdentifiers known;
   Origin origin;

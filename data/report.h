@@ -1,4 +1,5 @@
-// What a build found, kept and left out: report.json in each shard directory, and the table for people.
+// What a build found, kept and left out: report.json in each shard directory, and the table for
+// people.
 //
 // Holds counts, source names and line numbers; never a path, an id or text.
 #pragma once

@@ -1,5 +1,6 @@
-// The subcommands of the `osler` program. Each Add… function declares one on `app` and, when the user chose it,
-// leaves its work in `action`; main runs that and turns the status into the exit code. One short file each.
+// The subcommands of the `osler` program. Each Add… function declares one on `app` and, when the
+// user chose it, leaves its work in `action`; main runs that and turns the status into the exit
+// code. One short file each.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -12,7 +13,7 @@ namespace osler {
 
 using Action = std::function<absl::Status()>;
 
-void AddDataCommand(CLI::App& app, Fs& fs, Action& action);        // build, inspect, verify
+void AddDataCommand(CLI::App& app, Fs& fs, Action& action);  // build, inspect, verify
 void AddInitCommand(CLI::App& app, Fs& fs, Action& action);
 void AddTrainCommand(CLI::App& app, Fs& fs, Action& action);
 void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action);

@@ -17,9 +17,9 @@ struct ExportFlags {
 
 absl::Status Export(Fs& fs, const ExportFlags& flags) {
   OSLER_ASSIGN_OR_RETURN(const RunExport done, ExportRun(fs, flags.run, flags.output, flags.step));
-  LogInfo("exported step {} to {}: {} tensors ({} trained, {} copied from {}), {:.1f} MiB", done.step,
-          flags.output, done.report.tensors, done.report.trained, done.report.copied, done.base,
-          static_cast<double>(done.report.bytes) / (1 << 20));
+  LogInfo("exported step {} to {}: {} tensors ({} trained, {} copied from {}), {:.1f} MiB",
+          done.step, flags.output, done.report.tensors, done.report.trained, done.report.copied,
+          done.base, static_cast<double>(done.report.bytes) / (1 << 20));
   return absl::OkStatus();
 }
 
@@ -35,7 +35,8 @@ void AddExportCommand(CLI::App& app, Fs& fs, Action& action) {
   command->add_option("--run", flags->run, "run directory (train.output)")->required();
   command->add_option("--output", flags->output, "directory to write")->required();
   command->add_option("--step", flags->step, "checkpoint to export (default: the newest good one)");
-  command->callback([&fs, &action, flags] { action = [&fs, flags] { return Export(fs, *flags); }; });
+  command->callback(
+      [&fs, &action, flags] { action = [&fs, flags] { return Export(fs, *flags); }; });
 }
 
 }  // namespace osler

@@ -85,8 +85,10 @@ absl::Status WriteModel(Fs& fs, const InitFlags& flags) {
   std::vector<TensorToWrite> tensors;
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     spec.build(store);
-    InitializeParameters(store, spec, flags.seed, flags.dtype == "bf16" ? at::kBFloat16 : at::kFloat);
-    for (const ParameterSlot& slot : store.slots()) tensors.push_back(ToWrite(slot.name, slot.local));
+    InitializeParameters(store, spec, flags.seed,
+                         flags.dtype == "bf16" ? at::kBFloat16 : at::kFloat);
+    for (const ParameterSlot& slot : store.slots())
+      tensors.push_back(ToWrite(slot.name, slot.local));
     return absl::OkStatus();
   }));
   OSLER_RETURN_IF_ERROR(fs.MakeDirectories(flags.output));
@@ -96,12 +98,13 @@ absl::Status WriteModel(Fs& fs, const InitFlags& flags) {
   if (!flags.tokenizer.empty()) {
     OSLER_RETURN_IF_ERROR(CopySideFiles(fs, flags.tokenizer, flags.output));
   }
-  const nlohmann::ordered_json generation = {{"bos_token_id", 2}, {"eos_token_id", 1}, {"pad_token_id", 0}};
+  const nlohmann::ordered_json generation = {
+      {"bos_token_id", 2}, {"eos_token_id", 1}, {"pad_token_id", 0}};
   OSLER_RETURN_IF_ERROR(WriteFileDurably(fs, JoinPath(flags.output, "generation_config.json"),
                                          generation.dump(2) + "\n"));
   OSLER_RETURN_IF_ERROR(WriteFileDurably(fs, JoinPath(flags.output, "config.json"), config));
-  LogInfo("wrote {}: {} parameters in {} tensors, vocabulary {}", flags.output, store.parameter_count(),
-          tensors.size(), flags.vocab_size);
+  LogInfo("wrote {}: {} parameters in {} tensors, vocabulary {}", flags.output,
+          store.parameter_count(), tensors.size(), flags.vocab_size);
   return absl::OkStatus();
 }
 
@@ -111,13 +114,14 @@ absl::Status Init(Fs& fs, InitFlags flags) {
     OSLER_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(fs, flags.tokenizer));
     if (flags.vocab_size == 0) flags.vocab_size = tokenizer->vocab_size();
     if (flags.vocab_size < tokenizer->vocab_size()) {
-      return ConfigError(absl::StrCat("--vocab-size ", flags.vocab_size, " is less than the tokenizer's ",
-                                      tokenizer->vocab_size()));
+      return ConfigError(absl::StrCat("--vocab-size ", flags.vocab_size,
+                                      " is less than the tokenizer's ", tokenizer->vocab_size()));
     }
   }
   if (flags.vocab_size == 0) return ConfigError("give --tokenizer DIR or --vocab-size N");
   if (fs.Exists(JoinPath(flags.output, "config.json"))) {
-    return ConfigError(absl::StrCat(flags.output, " already holds a model; choose another --output"));
+    return ConfigError(
+        absl::StrCat(flags.output, " already holds a model; choose another --output"));
   }
   const absl::Status written = WriteModel(fs, flags);
   return ExitCodeOf(written) == ExitCode::kBug ? Reclassify(written, ExitCode::kConfig) : written;
@@ -130,15 +134,18 @@ void AddInitCommand(CLI::App& app, Fs& fs, Action& action) {
   CLI::App* command =
       app.add_subcommand("init", "Write a random-weight Gemma 3 text model in Hugging Face layout");
   command->footer(
-      "Example: osler init --output models/tiny --tokenizer tokenizers/clinic --hidden-size 128 --layers 4");
+      "Example: osler init --output models/tiny --tokenizer tokenizers/clinic --hidden-size 128 "
+      "--layers 4");
   command->add_option("--output", flags->output, "directory to write")->required();
-  command->add_option("--tokenizer", flags->tokenizer, "directory with tokenizer.json, copied along");
+  command->add_option("--tokenizer", flags->tokenizer,
+                      "directory with tokenizer.json, copied along");
   command->add_option("--vocab-size", flags->vocab_size, "default: the tokenizer's");
   command->add_option("--hidden-size", flags->hidden_size)->capture_default_str();
   command->add_option("--layers", flags->layers)->capture_default_str();
   command->add_option("--heads", flags->heads, "query heads")->capture_default_str();
   command->add_option("--kv-heads", flags->kv_heads)->capture_default_str();
-  command->add_option("--head-dim", flags->head_dim, "a multiple of 8, at most 256")->capture_default_str();
+  command->add_option("--head-dim", flags->head_dim, "a multiple of 8, at most 256")
+      ->capture_default_str();
   command->add_option("--intermediate-size", flags->intermediate_size)->capture_default_str();
   command->add_option("--sliding-window", flags->sliding_window)->capture_default_str();
   command->add_option("--global-every", flags->global_every, "every n-th layer sees all tokens")

@@ -13,15 +13,15 @@
 
 namespace osler {
 
-// Calls `visit` for every line of `path`, in order, with its 1-based number. A trailing newline, CRLF and one final
-// empty line are fine; a line that is not a JSON object is a data error "PATH:LINE: …". An error of `visit` is
-// returned with "PATH:LINE: " before it.
+// Calls `visit` for every line of `path`, in order, with its 1-based number. A trailing newline,
+// CRLF and one final empty line are fine; a line that is not a JSON object is a data error
+// "PATH:LINE: …". An error of `visit` is returned with "PATH:LINE: " before it.
 absl::Status ForEachJsonLine(
     Fs& fs, const std::string& path,
     absl::FunctionRef<absl::Status(const nlohmann::json& line, int64_t number)> visit);
 
-// A file that appears under its name only when Commit succeeds; until then, and after a failure, an older file of that
-// name stays.
+// A file that appears under its name only when Commit succeeds; until then, and after a failure, an
+// older file of that name stays.
 class OutputFile {
  public:
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(Fs& fs, const std::string& path);

@@ -38,8 +38,8 @@ class ScoreJob {
     if (ids.empty()) return DataError("no tokens to score; give at least one id");
     for (size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] >= 0 && ids[i] < scorer_.vocab_size()) continue;
-      return DataError(absl::StrCat("id ", ids[i], " at position ", i, " is not in the model's vocabulary of ",
-                                    scorer_.vocab_size()));
+      return DataError(absl::StrCat("id ", ids[i], " at position ", i,
+                                    " is not in the model's vocabulary of ", scorer_.vocab_size()));
     }
     waiting_tokens_ += ids.size();
     waiting_.push_back(std::move(ids));
@@ -105,7 +105,8 @@ class ScoreJob {
 };
 
 absl::Status Score(Fs& fs, const ScoreFlags& flags) {
-  OSLER_ASSIGN_OR_RETURN(const auto scorer, Scorer::Load(fs, flags.model, DtypeOf(flags.precision)));
+  OSLER_ASSIGN_OR_RETURN(const auto scorer,
+                         Scorer::Load(fs, flags.model, DtypeOf(flags.precision)));
   OSLER_ASSIGN_OR_RETURN(const auto output, OutputFile::Create(fs, flags.output));
   ScoreJob job(fs, flags, *scorer, *output);
   OSLER_RETURN_IF_ERROR(ForEachJsonLine(
@@ -120,7 +121,8 @@ void AddScoreCommand(CLI::App& app, Fs& fs, Action& action) {
   auto flags = std::make_shared<ScoreFlags>();
   CLI::App* command = app.add_subcommand("score", "Log-probability of every token of every line");
   command->footer(
-      "Lines {\"input_ids\": […]} or {\"prompt\": …, \"completion\": …} → {\"logprobs\": [n − 1 values], \"tokens\": n}\n"
+      "Lines {\"input_ids\": […]} or {\"prompt\": …, \"completion\": …} → {\"logprobs\": [n − 1 "
+      "values], \"tokens\": n}\n"
       "where logprobs[t] is log p(token t + 1 | tokens up to t).\n"
       "Example: osler score --model models/visits --input in.jsonl --output out.jsonl");
   command->add_option("--model", flags->model, "Hugging Face model directory")->required();

@@ -31,7 +31,8 @@ struct TrainFlags {
   std::vector<std::string> overrides;
 };
 
-// glibc returns large blocks to the system on every free; activations of one step are the next step's, so keep them.
+// glibc returns large blocks to the system on every free; activations of one step are the next
+// step's, so keep them.
 void KeepFreedMemory() {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
@@ -53,7 +54,8 @@ void MakePathsAbsolute(config::Train& config) {
   };
   config.mutable_model()->set_path(absolute(config.model().path()));
   config.mutable_train()->set_output(absolute(config.train().output()));
-  for (auto& source : *config.mutable_data()->mutable_train()) source.set_path(absolute(source.path()));
+  for (auto& source : *config.mutable_data()->mutable_train())
+    source.set_path(absolute(source.path()));
   for (auto& source : *config.mutable_data()->mutable_validation()) {
     source.set_path(absolute(source.path()));
   }
@@ -83,14 +85,15 @@ void WriteExitRecord(Fs& fs, const config::Train& config, const LaunchInfo& laun
                                          {"message", std::string(status.message())}};
   absl::Status written = fs.MakeDirectories(directory);
   if (written.ok()) {
-    written = WriteFileDurably(fs, JoinPath(directory, absl::StrCat("exit.rank", launch.rank, ".json")),
-                               record.dump(2) + "\n");
+    written =
+        WriteFileDurably(fs, JoinPath(directory, absl::StrCat("exit.rank", launch.rank, ".json")),
+                         record.dump(2) + "\n");
   }
   if (!written.ok()) LogWarning("{}", std::string(written.message()));
 }
 
-// A device or internal failure may be this rank's alone, with others waiting in a collective: leave without finalising
-// MPI, which makes the launcher end them.
+// A device or internal failure may be this rank's alone, with others waiting in a collective: leave
+// without finalising MPI, which makes the launcher end them.
 void LeaveIfAlone(const LaunchInfo& launch, const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   if (launch.world_size == 1 || (code != ExitCode::kDevice && code != ExitCode::kBug)) return;
@@ -124,7 +127,8 @@ void AddTrainCommand(CLI::App& app, Fs& fs, Action& action) {
   CLI::App* command = app.add_subcommand("train", "Train or resume a run");
   command->footer(
       "Starts the run, or resumes it from its newest good checkpoint.\n"
-      "Example: mpirun -n 2 --bind-to none osler train --config train.yaml --set optimizer.lr=2e-4");
+      "Example: mpirun -n 2 --bind-to none osler train --config train.yaml --set "
+      "optimizer.lr=2e-4");
   command->add_option("--config", flags->config, "YAML file (docs/config.md)")->required();
   command->add_option("--set", flags->overrides, "override a setting: a.b=value (repeatable)")
       ->expected(1)

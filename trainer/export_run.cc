@@ -23,12 +23,14 @@ absl::StatusOr<int64_t> ChooseStep(CheckpointStore& store, std::optional<int64_t
   }
   OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, store.NewestGood());
   if (!newest.has_value()) {
-    return CheckpointError(absl::StrCat(store.directory(), ": no checkpoint to export; train first"));
+    return CheckpointError(
+        absl::StrCat(store.directory(), ": no checkpoint to export; train first"));
   }
   return *newest;
 }
 
-absl::StatusOr<SharedFile> OpenTensors(Fs& fs, const std::string& directory, const std::string& name) {
+absl::StatusOr<SharedFile> OpenTensors(Fs& fs, const std::string& directory,
+                                       const std::string& name) {
   auto file = SafetensorsFile::Open(fs, JoinPath(directory, name));
   if (!file.ok()) return Reclassify(file.status(), ExitCode::kCheckpoint);
   return *std::move(file);
@@ -36,11 +38,12 @@ absl::StatusOr<SharedFile> OpenTensors(Fs& fs, const std::string& directory, con
 
 }  // namespace
 
-absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory, const std::string& output,
-                                    std::optional<int64_t> step) {
+absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
+                                    const std::string& output, std::optional<int64_t> step) {
   const std::string config_path = JoinPath(run_directory, "config.resolved.yaml");
   if (!fs.Exists(config_path)) {
-    return ConfigError(absl::StrCat(run_directory, " is not a run directory: config.resolved.yaml is missing"));
+    return ConfigError(
+        absl::StrCat(run_directory, " is not a run directory: config.resolved.yaml is missing"));
   }
   OSLER_ASSIGN_OR_RETURN(const config::Train config, LoadTrainConfig(fs, config_path, {}));
   CheckpointStore store(fs, JoinPath(run_directory, "checkpoints"), 0);
@@ -49,8 +52,10 @@ absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory, co
   result.base = config.model().path();
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, LoadModelSpec(fs, result.base));
   const std::string directory = store.StepDirectory(result.step);
-  OSLER_ASSIGN_OR_RETURN(const SharedFile weights, OpenTensors(fs, directory, "weights.safetensors"));
-  OSLER_ASSIGN_OR_RETURN(const SharedFile optimizer, OpenTensors(fs, directory, "optimizer.safetensors"));
+  OSLER_ASSIGN_OR_RETURN(const SharedFile weights,
+                         OpenTensors(fs, directory, "weights.safetensors"));
+  OSLER_ASSIGN_OR_RETURN(const SharedFile optimizer,
+                         OpenTensors(fs, directory, "optimizer.safetensors"));
 
   const auto trained = [&](const std::string& name) -> absl::StatusOr<std::optional<at::Tensor>> {
     const std::optional<std::string> canonical = spec.canonical_name(name);

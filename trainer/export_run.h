@@ -17,9 +17,9 @@ struct RunExport {
   ExportReport report;
 };
 
-// Exports step `step` of RUN_DIR, or its newest checkpoint that verifies. Values come from the fp32 master where one
-// exists, cast to the base's dtype.
-absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory, const std::string& output,
-                                    std::optional<int64_t> step);
+// Exports step `step` of RUN_DIR, or its newest checkpoint that verifies. Values come from the fp32
+// master where one exists, cast to the base's dtype.
+absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
+                                    const std::string& output, std::optional<int64_t> step);
 
 }  // namespace osler

@@ -47,7 +47,8 @@ std::string Difference(const json& stored, const RunIdentity& identity) {
   const json then = json::parse(stored.value("settings", "{}"), nullptr, false);
   for (const auto& [key, value] : now.items()) {
     const json before = then.is_object() && then.contains(key) ? then[key] : json();
-    if (before != value) return absl::StrCat(key, " was ", before.dump(), " and is now ", value.dump());
+    if (before != value)
+      return absl::StrCat(key, " was ", before.dump(), " and is now ", value.dump());
   }
   return "";
 }
@@ -56,11 +57,13 @@ json ToJson(const RunIdentity& identity) {
   return {{"model", identity.model}, {"data", identity.data}, {"settings", identity.settings}};
 }
 
-absl::Status CheckIdentity(const json& stored, const RunIdentity& identity, const std::string& where) {
+absl::Status CheckIdentity(const json& stored, const RunIdentity& identity,
+                           const std::string& where) {
   const std::string difference = Difference(stored, identity);
   if (difference.empty()) return absl::OkStatus();
-  return CheckpointError(absl::StrCat(where, " belongs to another run: ", difference,
-                                      "; choose another train.output, or undo the change to continue it"));
+  return CheckpointError(
+      absl::StrCat(where, " belongs to another run: ", difference,
+                   "; choose another train.output, or undo the change to continue it"));
 }
 
 }  // namespace
@@ -96,7 +99,8 @@ absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunI
   return progress;
 }
 
-absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory, const RunIdentity& identity) {
+absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
+                               const RunIdentity& identity) {
   const std::string path = JoinPath(run_directory, "run.json");
   if (fs.Exists(path)) {
     OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(path));
@@ -106,12 +110,14 @@ absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory, const R
   if (absl::Status made = fs.MakeDirectories(run_directory); !made.ok()) {
     return Annotate(Reclassify(made, ExitCode::kCheckpoint), "train.output");
   }
-  return Reclassify(WriteFileDurably(fs, path, ToJson(identity).dump(2) + "\n"), ExitCode::kCheckpoint);
+  return Reclassify(WriteFileDurably(fs, path, ToJson(identity).dump(2) + "\n"),
+                    ExitCode::kCheckpoint);
 }
 
 CheckpointState TensorState(ParameterStore& store, AdamW& optimizer) {
   CheckpointState state;
-  for (ParameterSlot& slot : store.slots()) state.tensors.push_back({"weights", slot.name, slot.local});
+  for (ParameterSlot& slot : store.slots())
+    state.tensors.push_back({"weights", slot.name, slot.local});
   for (AdamW::Moments& one : optimizer.moments()) {
     const ParameterSlot& slot = store.slot(one.slot);
     if (!slot.local.is_same(one.master)) {

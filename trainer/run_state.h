@@ -15,15 +15,16 @@
 
 namespace osler {
 
-// What must not change between a checkpoint and its continuation. Steps, rates, mesh, micro-batch, recompute and
-// checkpoint settings may.
+// What must not change between a checkpoint and its continuation. Steps, rates, mesh, micro-batch,
+// recompute and checkpoint settings may.
 struct RunIdentity {
-  std::string model;  // SHA-256 of config.json and of every weight file's name, size and header
-  std::string data;   // digest of the training sources and their weights
+  std::string model;     // SHA-256 of config.json and of every weight file's name, size and header
+  std::string data;      // digest of the training sources and their weights
   std::string settings;  // the settings that define the sample stream and the arithmetic, as JSON
 };
 
-absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config, const std::string& data_digest);
+absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config,
+                                            const std::string& data_digest);
 
 // Progress beside tensors: state.json of a checkpoint.
 struct RunProgress {
@@ -36,12 +37,13 @@ std::string ProgressToJson(const RunProgress& progress, const RunIdentity& ident
 absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunIdentity& identity,
                                              const std::string& where);
 
-// RUN_DIR/run.json holds the identity from the first start on: a directory of another run is refused before anything in
-// it is touched. Writes it when absent.
-absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory, const RunIdentity& identity);
+// RUN_DIR/run.json holds the identity from the first start on: a directory of another run is
+// refused before anything in it is touched. Writes it when absent.
+absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
+                               const RunIdentity& identity);
 
-// The tensors of weights.safetensors and optimizer.safetensors, sharing memory with store and optimizer. bf16
-// parameters have NAME.master beside NAME.exp_avg and NAME.exp_avg_sq.
+// The tensors of weights.safetensors and optimizer.safetensors, sharing memory with store and
+// optimizer. bf16 parameters have NAME.master beside NAME.exp_avg and NAME.exp_avg_sq.
 CheckpointState TensorState(ParameterStore& store, AdamW& optimizer);
 
 }  // namespace osler

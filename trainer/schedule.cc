@@ -15,7 +15,8 @@ double LearningRateFactor(const config::Schedule& schedule, int64_t step, int64_
   switch (schedule.type()) {
     case config::CONSTANT: return 1;
     case config::LINEAR: return 1 - (1 - floor) * progress;
-    case config::COSINE: return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+    case config::COSINE:
+      return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
   }
   return 1;
 }

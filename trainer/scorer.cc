@@ -44,8 +44,8 @@ absl::StatusOr<std::vector<std::vector<double>>> Scorer::LogProbs(
     const MicroBatch batch = MakeMicroBatch(model_, {&pack, 1});
     Walk walk(model_, store_, RecomputeMode::kNone);
     const at::Tensor log_probs =
-        TargetLogProbs(walk.Hidden(batch.inputs), store_.slot(model_.head_slot).local, batch.targets_T,
-                       kChunkTokens)
+        TargetLogProbs(walk.Hidden(batch.inputs), store_.slot(model_.head_slot).local,
+                       batch.targets_T, kChunkTokens)
             .to(at::kDouble)
             .contiguous();
     const double* values = log_probs.data_ptr<double>();

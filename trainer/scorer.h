@@ -21,8 +21,8 @@ class Scorer {
                                                       at::ScalarType dtype);
   int64_t vocab_size() const { return spec_.vocab_size; }
 
-  // For each sequence of n ≥ 1 ids, n − 1 values: [t] is log p(token t + 1 | tokens ≤ t). Sequences share one forward
-  // pass as documents that never see each other. PRE: ids in [0, vocab_size).
+  // For each sequence of n ≥ 1 ids, n − 1 values: [t] is log p(token t + 1 | tokens ≤ t). Sequences
+  // share one forward pass as documents that never see each other. PRE: ids in [0, vocab_size).
   absl::StatusOr<std::vector<std::vector<double>>> LogProbs(
       const std::vector<std::vector<int32_t>>& sequences);
 

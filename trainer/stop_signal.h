@@ -3,7 +3,8 @@
 
 namespace osler {
 
-// Installs handlers that only set a flag; a second INT ends the process at once. Call once, early, in main's thread.
+// Installs handlers that only set a flag; a second INT ends the process at once. Call once, early,
+// in main's thread.
 void InstallStopSignals();
 
 // Whether a stop was asked for since then. Async-signal-safe, thread-safe.

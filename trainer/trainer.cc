@@ -57,7 +57,8 @@ absl::StatusOr<std::vector<Pack>> Trainer::State::NextPacks(int64_t end) {
   return packs;
 }
 
-absl::StatusOr<LossSum> Trainer::State::Compute(const std::vector<Pack>& packs, int64_t global_targets) {
+absl::StatusOr<LossSum> Trainer::State::Compute(const std::vector<Pack>& packs,
+                                                int64_t global_targets) {
   LossSum total;
   const auto size = static_cast<size_t>(config.train().micro_batch());
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(global_targets, 1));
@@ -74,27 +75,31 @@ absl::StatusOr<LossSum> Trainer::State::Compute(const std::vector<Pack>& packs, 
   return total;
 }
 
-absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets, StepReport& report) {
+absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets,
+                                    StepReport& report) {
   Failpoint("reduce");
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     AllReduceGradients(store, data_axis());
-    report.loss = SumLoss(local.sum, data_axis()) /
-                  static_cast<double>(std::max<int64_t>(global_targets, 1));
+    report.loss =
+        SumLoss(local.sum, data_axis()) / static_cast<double>(std::max<int64_t>(global_targets, 1));
     report.grad_norm = GlobalGradientNorm(store);
     return absl::OkStatus();
   }));
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
     return DataError(absl::StrFormat(
-        "step %d: loss %g, gradient norm %g over packs [%d, %d): not finite; no update was made. Lower "
-        "optimizer.lr or optimizer.clip_norm, or look at these packs with `osler data inspect --order`",
+        "step %d: loss %g, gradient norm %g over packs [%d, %d): not finite; no update was made. "
+        "Lower "
+        "optimizer.lr or optimizer.clip_norm, or look at these packs with `osler data inspect "
+        "--order`",
         report.step, report.loss, report.grad_norm, report.first_pack, report.end_pack));
   }
   Failpoint("optimizer");
   return AgreeOnStatus(mesh.world(), CatchTorch([&] {
-    optimizer->Step(report.step, report.lr,
-                    ClipFactor(report.grad_norm, config.optimizer().clip_norm()));
-    return absl::OkStatus();
-  }));
+                         optimizer->Step(
+                             report.step, report.lr,
+                             ClipFactor(report.grad_norm, config.optimizer().clip_norm()));
+                         return absl::OkStatus();
+                       }));
 }
 
 absl::StatusOr<StepReport> Trainer::Step() {
@@ -146,15 +151,16 @@ absl::StatusOr<double> Trainer::State::ValidationLoss() {
   const int64_t end = packs->EpochStart(1).pack;
   double sum = 0;
   int64_t count = 0;
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
-    for (int64_t g = options.share.index; g < end; g += options.share.count) {
-      OSLER_ASSIGN_OR_RETURN(const Pack pack, packs->Next());
-      const LossSum loss = walk->Evaluate(MakeMicroBatch(model, {&pack, 1}));
-      sum += loss.sum;
-      count += loss.count;
-    }
-    return absl::OkStatus();
-  })));
+  OSLER_RETURN_IF_ERROR(
+      AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+                      for (int64_t g = options.share.index; g < end; g += options.share.count) {
+                        OSLER_ASSIGN_OR_RETURN(const Pack pack, packs->Next());
+                        const LossSum loss = walk->Evaluate(MakeMicroBatch(model, {&pack, 1}));
+                        sum += loss.sum;
+                        count += loss.count;
+                      }
+                      return absl::OkStatus();
+                    })));
   double mean = 0;
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     const double total = SumLoss(sum, data_axis());
@@ -169,7 +175,8 @@ absl::Status Trainer::Run() {
   const config::Train& c = s.config;
   const int64_t steps = c.train().steps(), every = c.checkpoint().every_steps();
   if (s.step >= steps) {
-    if (s.is_first()) LogInfo("nothing to do: {} has finished {} steps", c.train().output(), s.step);
+    if (s.is_first())
+      LogInfo("nothing to do: {} has finished {} steps", c.train().output(), s.step);
     return absl::OkStatus();
   }
   Progress progress("training", steps, "steps", s.step);
@@ -182,15 +189,18 @@ absl::Status Trainer::Run() {
       OSLER_ASSIGN_OR_RETURN(report.validation_loss, s.ValidationLoss());
     }
     if (s.is_first()) s.metrics->Append(report);
-    progress.Update(s.step, absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
+    progress.Update(s.step,
+                    absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
     if (save) {
       const auto begin = Clock::now();
-      OSLER_RETURN_IF_ERROR(s.SaveCheckpoint(last ? State::FullDisk::kFail : State::FullDisk::kGoOn));
+      OSLER_RETURN_IF_ERROR(
+          s.SaveCheckpoint(last ? State::FullDisk::kFail : State::FullDisk::kGoOn));
       s.blocked_ms += MillisecondsSince(begin);
     }
     if (s.stop_agreed && s.step < steps) {
-      return StoppedError(absl::StrCat("stopped on request at step ", s.step, " of ", steps,
-                                       " with a durable checkpoint; run the same command to continue"));
+      return StoppedError(
+          absl::StrCat("stopped on request at step ", s.step, " of ", steps,
+                       " with a durable checkpoint; run the same command to continue"));
     }
   }
   progress.Finish();

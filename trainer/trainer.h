@@ -3,8 +3,9 @@
 //   OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh));
 //   return trainer->Run();
 //
-// Loss and gradients are sums over the global batch's target tokens divided by their global count; how packs are split
-// into micro-batches or ranks never enters. All ranks of the mesh make the same calls. Not thread-safe.
+// Loss and gradients are sums over the global batch's target tokens divided by their global count;
+// how packs are split into micro-batches or ranks never enters. All ranks of the mesh make the same
+// calls. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -22,16 +23,18 @@ namespace osler {
 
 class Trainer {
  public:
-  // Loads model and data, claims the run directory and resumes from its newest good checkpoint, if any. fs and mesh must
-  // outlive the trainer. Every rank returns the same status.
-  static absl::StatusOr<std::unique_ptr<Trainer>> Create(Fs& fs, const config::Train& config, Mesh& mesh);
+  // Loads model and data, claims the run directory and resumes from its newest good checkpoint, if
+  // any. fs and mesh must outlive the trainer. Every rank returns the same status.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(Fs& fs, const config::Train& config,
+                                                         Mesh& mesh);
   ~Trainer();
 
-  // One optimizer step. A loss or gradient that is not finite is a data error naming the step and its packs.
+  // One optimizer step. A loss or gradient that is not finite is a data error naming the step and
+  // its packs.
   absl::StatusOr<StepReport> Step();
 
-  // Steps to train.steps with metrics, progress and checkpoints. StoppedError (75) after a stop request was met with a
-  // durable checkpoint. OK at once when the run had finished before.
+  // Steps to train.steps with metrics, progress and checkpoints. StoppedError (75) after a stop
+  // request was met with a durable checkpoint. OK at once when the run had finished before.
   absl::Status Run();
 
   int64_t step() const;  // finished steps

@@ -98,7 +98,8 @@ absl::Status Trainer::State::OpenModelAndData() {
 }
 
 absl::Status Trainer::State::LoadParameters() {
-  checkpoints = std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), config.checkpoint().keep());
+  checkpoints =
+      std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), config.checkpoint().keep());
   int64_t resume = -1;
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&]() -> absl::Status {
     OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
@@ -112,20 +113,22 @@ absl::Status Trainer::State::LoadParameters() {
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
-  return AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
-    if (resume < 0) {
-      OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
-    } else {
-      for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
-    }
-    const config::Optimizer& o = config.optimizer();
-    optimizer = std::make_unique<AdamW>(
-        store, AdamWOptions{o.betas(0), o.betas(1), o.eps(), o.weight_decay()});
-    walk = std::make_unique<Walk>(model, store,
-                                  config.train().recompute() == config::FULL ? RecomputeMode::kFull
-                                                                             : RecomputeMode::kNone);
-    return resume < 0 ? absl::OkStatus() : Resume(resume);
-  }));
+  return AgreeOnStatus(
+      mesh.world(), CatchTorch([&]() -> absl::Status {
+        if (resume < 0) {
+          OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
+        } else {
+          for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
+        }
+        const config::Optimizer& o = config.optimizer();
+        optimizer = std::make_unique<AdamW>(
+            store, AdamWOptions{o.betas(0), o.betas(1), o.eps(), o.weight_decay()});
+        walk = std::make_unique<Walk>(model, store,
+                                      config.train().recompute() == config::FULL
+                                          ? RecomputeMode::kFull
+                                          : RecomputeMode::kNone);
+        return resume < 0 ? absl::OkStatus() : Resume(resume);
+      }));
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {
@@ -135,16 +138,18 @@ absl::Status Trainer::State::Resume(int64_t from) {
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
   const auto text = state.texts.find(kStateFile);
   if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
-  OSLER_ASSIGN_OR_RETURN(const RunProgress progress, ProgressFromJson(text->second, identity, where));
+  OSLER_ASSIGN_OR_RETURN(const RunProgress progress,
+                         ProgressFromJson(text->second, identity, where));
   step = progress.step;
   cursor = progress.cursor;
   if (is_first()) {
     LogInfo("resuming from step {} of {}", step, config.train().steps());
     const auto earlier = state.texts.find(kConfigFile);
     if (earlier != state.texts.end() && earlier->second != ToYaml(config)) {
-      LogWarning("settings differ from those of the checkpoint; the new ones apply from step {} on "
-                 "(the old ones are in {})",
-                 step + 1, JoinPath(checkpoints->StepDirectory(from), kConfigFile));
+      LogWarning(
+          "settings differ from those of the checkpoint; the new ones apply from step {} on "
+          "(the old ones are in {})",
+          step + 1, JoinPath(checkpoints->StepDirectory(from), kConfigFile));
     }
   }
   return absl::OkStatus();
@@ -168,7 +173,8 @@ absl::Status Trainer::State::OpenStream() {
     auto log = MetricsLog::Open(fs, RunFile("log/metrics.jsonl"), step);
     if (!log.ok()) return Reclassify(log.status(), ExitCode::kCheckpoint);
     metrics = *std::move(log);
-    return Reclassify(WriteFileDurably(fs, RunFile(kConfigFile), ToYaml(config)), ExitCode::kCheckpoint);
+    return Reclassify(WriteFileDurably(fs, RunFile(kConfigFile), ToYaml(config)),
+                      ExitCode::kCheckpoint);
   });
 }
 
@@ -193,7 +199,8 @@ absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
   });
 }
 
-absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config, Mesh& mesh) {
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config,
+                                                         Mesh& mesh) {
   auto state = std::make_unique<State>(fs, config, mesh);
   OSLER_RETURN_IF_ERROR(state->OpenModelAndData());
   OSLER_RETURN_IF_ERROR(state->LoadParameters());

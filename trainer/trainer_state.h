@@ -1,4 +1,5 @@
-// What a Trainer holds; private to trainer.cc (the step and the loop) and trainer_setup.cc (start, resume, save).
+// What a Trainer holds; private to trainer.cc (the step and the loop) and trainer_setup.cc (start,
+// resume, save).
 #pragma once
 
 #include <memory>
@@ -38,7 +39,9 @@ struct Trainer::State {
 
   Communicator& data_axis() const { return mesh.comm(Axis::kData); }
   bool is_first() const { return mesh.world().rank() == 0; }
-  std::string RunFile(std::string_view name) const { return JoinPath(config.train().output(), name); }
+  std::string RunFile(std::string_view name) const {
+    return JoinPath(config.train().output(), name);
+  }
 
   Fs& fs;
   const config::Train config;

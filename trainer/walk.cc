@@ -13,9 +13,11 @@
 namespace osler {
 namespace {
 
-constexpr int64_t kChunkTokens = 512;  // of logits held at once; the kernel lowers it for large vocabularies
+constexpr int64_t kChunkTokens =
+    512;  // of logits held at once; the kernel lowers it for large vocabularies
 
-// Calls visit(position in the pack, label) for every loss target: documents' first tokens follow nothing.
+// Calls visit(position in the pack, label) for every loss target: documents' first tokens follow
+// nothing.
 template <typename Visit>
 void ForEachTarget(const Pack& pack, Visit visit) {
   size_t next_doc = 0;
@@ -43,7 +45,8 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs) {
   for (const Pack& pack : packs) {
     const size_t base = tokens.size();
     tokens.insert(tokens.end(), pack.tokens.begin(), pack.tokens.end());
-    for (const int32_t start : pack.doc_starts) doc_starts.push_back(static_cast<int32_t>(base) + start);
+    for (const int32_t start : pack.doc_starts)
+      doc_starts.push_back(static_cast<int32_t>(base) + start);
     targets.resize(tokens.size(), kIgnore);
     ForEachTarget(pack, [&](size_t t, int32_t label) {
       targets[base + t - 1] = label;
@@ -99,7 +102,8 @@ LossSum Walk::ForwardBackward(const MicroBatch& batch, double gradient_scale) {
 
   Failpoint("backward");
   const ParameterSlot& head = store_.slot(model_.head_slot);
-  const at::Tensor head_gradient = head.trainable ? store_.GradientOf(model_.head_slot) : at::Tensor();
+  const at::Tensor head_gradient =
+      head.trainable ? store_.GradientOf(model_.head_slot) : at::Tensor();
   LinearCrossEntropyResult loss =
       LinearCrossEntropy(x, head.local, batch.targets_T, head_gradient,
                          {.chunk_tokens = kChunkTokens, .gradient_scale = gradient_scale});
@@ -119,8 +123,8 @@ at::Tensor Walk::Hidden(const SequenceInputs& inputs) {
 
 LossSum Walk::Evaluate(const MicroBatch& batch) {
   const at::NoGradGuard no_grad;
-  const at::Tensor log_probs = TargetLogProbs(Hidden(batch.inputs), store_.slot(model_.head_slot).local,
-                                              batch.targets_T, kChunkTokens);
+  const at::Tensor log_probs = TargetLogProbs(
+      Hidden(batch.inputs), store_.slot(model_.head_slot).local, batch.targets_T, kChunkTokens);
   return {-log_probs.to(at::kDouble).sum().item<double>(), batch.target_tokens};
 }
 

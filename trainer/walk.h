@@ -1,8 +1,10 @@
-// The walk: a model's blocks forward and back over one micro-batch. Autograd lives only inside one block.
+// The walk: a model's blocks forward and back over one micro-batch. Autograd lives only inside one
+// block.
 //
-// Forward hands each block detached leaves of its input and parameters; backward takes autograd::grad of one block at a
-// time, adds parameter gradients to the store and passes the input's gradient on. The loss and its gradient with respect
-// to the last hidden state and the head come from LinearCrossEntropy.
+// Forward hands each block detached leaves of its input and parameters; backward takes
+// autograd::grad of one block at a time, adds parameter gradients to the store and passes the
+// input's gradient on. The loss and its gradient with respect to the last hidden state and the head
+// come from LinearCrossEntropy.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,13 +19,15 @@
 
 namespace osler {
 
-// kNone keeps every block's graph; kFull keeps every block's input and computes its forward again when going back.
+// kNone keeps every block's graph; kFull keeps every block's input and computes its forward again
+// when going back.
 enum class RecomputeMode { kNone, kFull };
 
 // Packs joined into one run of T tokens; documents never see each other.
 struct MicroBatch {
   SequenceInputs inputs;
-  at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where none counts
+  at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where
+                         // none counts
   int64_t tokens = 0;
   int64_t target_tokens = 0;
 };
@@ -52,11 +56,12 @@ class Walk {
 
  private:
   struct Saved {
-    at::Tensor x;                 // the block's input, a leaf (undefined for the first block)
+    at::Tensor x;  // the block's input, a leaf (undefined for the first block)
     std::vector<at::Tensor> leaves;
-    at::Tensor out;               // with its graph; undefined when recomputing
+    at::Tensor out;  // with its graph; undefined when recomputing
   };
-  Saved RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs, bool graph) const;
+  Saved RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
+                 bool graph) const;
   at::Tensor BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
                            const SequenceInputs& inputs);
 

@@ -21,7 +21,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 }
 
 // The checkpoint's name of every slot; a tensor spelled exactly as the slot wins over a tied copy.
-absl::StatusOr<std::vector<std::string>> MatchNames(const WeightDirectory& weights, const ModelSpec& spec,
+absl::StatusOr<std::vector<std::string>> MatchNames(const WeightDirectory& weights,
+                                                    const ModelSpec& spec,
                                                     const std::string& directory,
                                                     const ParameterStore& store) {
   std::vector<std::string> sources(store.slots().size());
@@ -30,7 +31,8 @@ absl::StatusOr<std::vector<std::string>> MatchNames(const WeightDirectory& weigh
     if (!canonical.has_value()) continue;
     const int64_t index = store.Find(*canonical);
     if (index < 0) {
-      return ConfigError(absl::StrCat(directory, ": unexpected tensor ", name, " for a ", spec.family,
+      return ConfigError(absl::StrCat(directory, ": unexpected tensor ", name, " for a ",
+                                      spec.family,
                                       " model; config.json and weights do not belong together"));
     }
     std::string& source = sources[static_cast<size_t>(index)];
@@ -41,15 +43,16 @@ absl::StatusOr<std::vector<std::string>> MatchNames(const WeightDirectory& weigh
 
 }  // namespace
 
-absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& spec, at::ScalarType dtype,
-                         ParameterStore& store) {
+absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& spec,
+                         at::ScalarType dtype, ParameterStore& store) {
   OSLER_ASSIGN_OR_RETURN(const auto weights, WeightDirectory::Open(fs, directory));
   OSLER_ASSIGN_OR_RETURN(const std::vector<std::string> sources,
                          MatchNames(*weights, spec, directory, store));
   for (size_t i = 0; i < sources.size(); ++i) {
     ParameterSlot& slot = store.slots()[i];
     if (sources[i].empty()) {
-      return ConfigError(absl::StrCat(directory, ": tensor ", slot.name, " is missing from the weights"));
+      return ConfigError(
+          absl::StrCat(directory, ": tensor ", slot.name, " is missing from the weights"));
     }
     const TensorInfo& info = weights->info(sources[i]);
     if (info.shape != slot.shape) {

@@ -12,9 +12,9 @@
 
 namespace osler {
 
-// Reads every parameter from DIR's safetensors into `store`, converted to `dtype`. Config errors name the tensor:
-// missing, of another shape, or unexpected for the architecture.
-absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& spec, at::ScalarType dtype,
-                         ParameterStore& store);
+// Reads every parameter from DIR's safetensors into `store`, converted to `dtype`. Config errors
+// name the tensor: missing, of another shape, or unexpected for the architecture.
+absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& spec,
+                         at::ScalarType dtype, ParameterStore& store);
 
 }  // namespace osler

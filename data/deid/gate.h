@@ -32,8 +32,8 @@ class DeidGate {
   // Takes the record and returns its clean form. Errors are of class data and name rule and offset,
   // never text.
   absl::StatusOr<CleanRecord> Pass(RawRecord raw);
-  // The same for many, in order, on `threads` threads; result i is that of record i, and codes and counts are those
-  // of Pass called on each in turn.
+  // The same for many, in order, on `threads` threads; result i is that of record i, and codes and
+  // counts are those of Pass called on each in turn.
   std::vector<absl::StatusOr<CleanRecord>> PassAll(std::vector<RawRecord> raws, int threads);
 
   const RuleCounts& counts() const;

@@ -63,8 +63,9 @@ std::vector<Finding> MergeFindings(std::vector<Finding> findings) {
                           std::max(merged.back().span.end, finding.span.end)};
     // A known name keeps its number when a title or a label has found more of it.
     const bool same_rule = finding.rule == merged.back().rule;
-    const bool better = same_rule && finding.rank != merged.back().rank ? finding.rank < merged.back().rank
-                                                                        : Length(finding) > longest;
+    const bool better = same_rule && finding.rank != merged.back().rank
+                            ? finding.rank < merged.back().rank
+                            : Length(finding) > longest;
     longest = std::max(longest, Length(finding));
     if (better) merged.back() = std::move(finding);
     merged.back().span = all;

@@ -27,10 +27,11 @@ class Redactor {
  public:
   static absl::StatusOr<Redactor> Create(std::vector<RuleSpec> rules);
 
-  // Overlapping findings become one surrogate over their union: that of the longest, of the smallest rank within a rule. The result is
-  // searched again, surrogates excepted; what is found there (a replacement can uncover a match) is
-  // replaced too, and if something is still found after three rounds the text is refused: a data
-  // error that names rule and offset, never the text.
+  // Overlapping findings become one surrogate over their union: that of the longest, of the
+  // smallest rank within a rule. The result is searched again, surrogates excepted; what is found
+  // there (a replacement can uncover a match) is replaced too, and if something is still found
+  // after three rounds the text is refused: a data error that names rule and offset, never the
+  // text.
   absl::StatusOr<RedactedText> Redact(std::string_view text, const KnownMatcher& known);
 
   const std::vector<RuleSpec>& rules() const { return rules_; }

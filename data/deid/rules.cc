@@ -7,7 +7,8 @@ namespace osler {
 
 std::vector<RuleSpec> SafeHarborRules() {
   std::vector<RuleSpec> rules;
-  for (auto* part : {DateRules, ContactRules, NumberRules, PlaceRules, BarePhoneRules, BareNumberRules}) {
+  for (auto* part :
+       {DateRules, ContactRules, NumberRules, PlaceRules, BarePhoneRules, BareNumberRules}) {
     std::vector<RuleSpec> some = part();
     rules.insert(rules.end(), std::make_move_iterator(some.begin()),
                  std::make_move_iterator(some.end()));

@@ -21,8 +21,8 @@ struct RuleSpec {
   std::vector<std::string> patterns;
 };
 
-// Where two findings have the same extent, the earlier rule of the table names the surrogate. A name may stand in the
-// table twice.
+// Where two findings have the same extent, the earlier rule of the table names the surrogate. A
+// name may stand in the table twice.
 std::vector<RuleSpec> SafeHarborRules();
 
 // The parts of the table, by subject (Safe Harbor letters in brackets).
@@ -30,8 +30,9 @@ std::vector<RuleSpec> DateRules();     // (C) dates, ages over 89
 std::vector<RuleSpec> ContactRules();  // (D–F, N, O) phone, fax, e-mail, URL, IP
 std::vector<RuleSpec>
 NumberRules();  // (G–M, R) SSN, record, plan, account, licence, vehicle, device, other codes
-std::vector<RuleSpec> PlaceRules();    // (A, B) names by title or label, street addresses, ZIP codes
-// Bare digits that only their number tells: last, so that the words before a number win over its looks.
+std::vector<RuleSpec> PlaceRules();  // (A, B) names by title or label, street addresses, ZIP codes
+// Bare digits that only their number tells: last, so that the words before a number win over its
+// looks.
 std::vector<RuleSpec> BarePhoneRules();
 std::vector<RuleSpec> BareNumberRules();
 

@@ -125,7 +125,8 @@ std::vector<std::string> DayMonthDates() {
             "/(?<y>3[2-9]|[4-9][0-9]))(?=\\s?[.,;:)]|\\s(?:s?he|the|and|at|for|with|to|when|who|by|"
             "through|until|after)\\b)"}),
       // 6/3-6/7/2019, and a line that starts with 12/25:
-      Join({"(?<![0-9/.-])(?<id>", kMonth, "/", kDay, ")(?=\\s?(?:-|to|through)\\s?", kMonth, "/", kDay, "/(?:[0-9]{4}|[0-9]{2})(?![0-9/]))"}),
+      Join({"(?<![0-9/.-])(?<id>", kMonth, "/", kDay, ")(?=\\s?(?:-|to|through)\\s?", kMonth, "/",
+            kDay, "/(?:[0-9]{4}|[0-9]{2})(?![0-9/]))"}),
       Join({"(?m)^ {0,4}(?:[*-] ?)?(?<id>", kMonth, "/", kDay, ")(?= ?[:-] )"}),
       // 2019年3月14日
       "(?<y>(?:1[89]|20)[0-9]{2}) ?年 ?[0-9]{1,2} ?月(?: ?[0-9]{1,2} ?日)?",
@@ -201,7 +202,9 @@ std::vector<std::string> Ages() {
             "(?=[\\s-]{0,2}(?:years?|yrs?\\.?|y\\.?)[\\s-]{0,2}(?:olds?\\b|o\\b|of age)|"
             "[\\s-]?(?:y/o|yo\\b|y\\.o\\.|yr/o|yrs/o))"}),
       // 91 y F, 92 years young
-      Join({"(?i)(?<![0-9./])", age, "(?=[\\s-]{0,2}(?:y|yrs?|years?)\\.?[\\s-]{1,2}(?:m|f|male|female|man|woman|lady|gentleman|"
+      Join({"(?i)(?<![0-9./])", age,
+            "(?=[\\s-]{0,2}(?:y|yrs?|years?)\\.?[\\s-]{1,2}(?:m|f|male|female|man|woman|lady|"
+            "gentleman|"
             "young|caucasian|white|black|african|hispanic|asian)\\b)"}),
       // aged 93, age: 101, Age/Sex: 92/F, ages 60 to 95
       Join({"(?i)(?<!\\[)\\bage[ds]?(?:\\s?/\\s?sex)?(?: at [a-z]{1,12})?(?: ?\\((?:in "

@@ -93,8 +93,8 @@ std::vector<std::string> AddressPatterns() {
       " {0,2}#?"
       "[A-Za-z]?[0-9]{0,5}[A-Za-z]?\\b)?";
   const std::string city =
-      absl::StrCat("(?:\\.?,?\\s{1,2}(?:", kCapital, "(?: ", kCapital, "){0,2})(?=,\\s{0,2}(?:", kStateCode, "\\b|",
-                   kStateName, "\\b)))?");
+      absl::StrCat("(?:\\.?,?\\s{1,2}(?:", kCapital, "(?: ", kCapital,
+                   "){0,2})(?=,\\s{0,2}(?:", kStateCode, "\\b|", kStateName, "\\b)))?");
   return {
       absl::StrCat(number, "\\s{1,2}", heading, "(?:", kCapital,
                    "|[0-9]{1,3}(?:st|nd|rd|th|ST|ND|RD|TH))(?:\\s{1,2}", kCapital, "){0,3}\\s{1,2}",
@@ -107,7 +107,10 @@ std::vector<std::string> AddressPatterns() {
           "lane|road|drive)\\b(?! (?:test|rash))",
           unit),
       absl::StrCat("(?i)", number, " main (?:street|st|road|rd|avenue|ave)\\b", unit),
-      absl::StrCat(number, " (?i:state route|county road|route|highway|hwy|interstate|rural route|fm|sr|cr) [0-9]{1,4}\\b", unit),
+      absl::StrCat(number,
+                   " (?i:state route|county road|route|highway|hwy|interstate|rural "
+                   "route|fm|sr|cr) [0-9]{1,4}\\b",
+                   unit),
       "(?i)\\bp\\.? ?o\\.? ?box (?:no\\.? |# ?)?[0-9]{1,8}\\b",
       "(?i)\\b(?:apt|apartment|suite|ste)\\b\\.? ?#? ?[a-z]?[0-9]{1,5}[a-z]?\\b",
       // Boston, MA 02139; Boston, Massachusetts; Boston, MA
@@ -126,7 +129,8 @@ std::vector<std::string> ZipPatterns() {
                    ")\\b[.,]?\\s{1,3}(?<id>[0-9]{5})(?![0-9]|[.,][0-9]|-[0-9])"),
       "(?i)(?<!\\[)\\bzip(?: ?\\+ ?4)?(?: ?codes?)?\\b(?:[\\s:#=,(-]|is |was |of "
       "){1,4}(?<id>[0-9]{5}(?:-?[0-9]{4})?)(?![0-9])",
-      "(?i)(?<!\\[)\\b(?:zip(?: ?codes?)?|post ?codes?|postal codes?|plz|cep)\\b(?:[\\s:#=,(-]|is |was |of "
+      "(?i)(?<!\\[)\\b(?:zip(?: ?codes?)?|post ?codes?|postal codes?|plz|cep)\\b(?:[\\s:#=,(-]|is "
+      "|was |of "
       "){1,4}"
       "(?<id>(?=[a-z]{0,3}[0-9])[a-z0-9]{2,8}(?:[ -](?=[a-z]{0,3}[0-9])[a-z0-9]{2,4})?(?: "
       "(?-i:[A-Z]{2}))?)(?![a-z0-9])",

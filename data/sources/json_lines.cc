@@ -8,7 +8,7 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "data/sources/reject.h"
-#include "data/sources/strict_json.h"
+#include "data/sources/record_json.h"
 
 namespace osler {
 namespace {
@@ -45,7 +45,7 @@ absl::StatusOr<std::optional<nlohmann::json>> JsonLines::Next() {
   }
   if (line.size() > kMaxLineBytes)
     return Reject(origin_, kMalformed, "the line is longer than 256 MiB");
-  auto document = ParseStrictJson(line);
+  auto document = ParseRecordJson(line);
   if (!document.ok()) {
     const absl::string_view why = document.status().message();
     return Reject(origin_, kMalformed, std::string_view(why.data(), why.size()));

@@ -1,4 +1,5 @@
-// The pipeline behind `osler data build`: splits, policies, repeatability, and that earlier output survives failures.
+// The pipeline behind `osler data build`: splits, policies, repeatability, and that earlier output
+// survives failures.
 #include "data/build.h"
 
 #include <gtest/gtest.h>
@@ -31,14 +32,18 @@ class Build : public ::testing::Test {
     ASSERT_THAT(WriteFileDurably(*fs_, tmp_.File(name), text), IsOk());
   }
   std::string Chat(int i, const std::string& subject, const std::string& text) {
-    return absl::StrCat(R"({"id":"visit-)", i, R"(","subject":")", subject, R"(","messages":[{"role":"user","content":")",
-                        text, R"("},{"role":"assistant","content":"Noted."}],"known":{"name":["Quentin Zebulon"]}})", "\n");
+    return absl::StrCat(
+        R"({"id":"visit-)", i, R"(","subject":")", subject,
+        R"(","messages":[{"role":"user","content":")", text,
+        R"("},{"role":"assistant","content":"Noted."}],"known":{"name":["Quentin Zebulon"]}})",
+        "\n");
   }
-  absl::StatusOr<BuildReport> Run(const std::string& source_options = "", const std::string& more = "", Fs* fs = nullptr,
+  absl::StatusOr<BuildReport> Run(const std::string& source_options = "",
+                                  const std::string& more = "", Fs* fs = nullptr,
                                   const std::string& format = "chat_jsonl") {
-    const std::string yaml =
-        absl::StrCat("sources: [{name: visits, format: ", format, ", path: ", tmp_.File("in.jsonl"), source_options,
-                     "}]\noutput: {path: ", tmp_.File("shards"), ", shard_mb: 1}\n", more);
+    const std::string yaml = absl::StrCat(
+        "sources: [{name: visits, format: ", format, ", path: ", tmp_.File("in.jsonl"),
+        source_options, "}]\noutput: {path: ", tmp_.File("shards"), ", shard_mb: 1}\n", more);
     auto config = ParseBuildConfig(yaml, "build.yaml", {});
     if (!config.ok()) return config.status();
     return BuildShards(fs != nullptr ? *fs : *fs_, *config, {"0.1.0", "", 2});
@@ -63,7 +68,8 @@ class Build : public ::testing::Test {
 
 TEST_F(Build, SubjectsAreHeldOutExactlyAndWhole) {
   std::string lines;
-  for (int i = 0; i < 60; ++i) lines += Chat(i, absl::StrCat("patient-", i % 20), absl::StrCat("visit of bed ", i));
+  for (int i = 0; i < 60; ++i)
+    lines += Chat(i, absl::StrCat("patient-", i % 20), absl::StrCat("visit of bed ", i));
   Write("in.jsonl", lines);
   ASSERT_OK_AND_ASSIGN(const BuildReport report, Run("", "split: {validation: 0.15, seed: 3}\n"));
   EXPECT_EQ(report.validation.subjects, 3);
@@ -75,7 +81,8 @@ TEST_F(Build, SubjectsAreHeldOutExactlyAndWhole) {
     for (int64_t i = 0; i < reader->size(); ++i) subjects[split].insert(reader->Read(i)->subject());
   }
   EXPECT_EQ(subjects["train"].size(), 17);
-  for (const std::string& subject : subjects["validation"]) EXPECT_FALSE(subjects["train"].contains(subject));
+  for (const std::string& subject : subjects["validation"])
+    EXPECT_FALSE(subjects["train"].contains(subject));
 }
 
 TEST_F(Build, HeldOutSubjectsDependOnTheSetAndTheSeedOnly) {
@@ -93,7 +100,8 @@ TEST_F(Build, HeldOutSubjectsDependOnTheSetAndTheSeedOnly) {
 
 TEST_F(Build, RebuildsToTheSameBits) {
   std::string lines;
-  for (int i = 0; i < 700; ++i) lines += Chat(i, absl::StrCat("p", i % 30), absl::StrCat("Seen 3/", i % 28 + 1, "/2019."));
+  for (int i = 0; i < 700; ++i)
+    lines += Chat(i, absl::StrCat("p", i % 30), absl::StrCat("Seen 3/", i % 28 + 1, "/2019."));
   Write("in.jsonl", lines);
   ASSERT_THAT(Run("", "split: {validation: 0.2}\n"), IsOk());
   const auto first = Files();
@@ -108,14 +116,17 @@ TEST_F(Build, NothingPlantedSurvivesInAnyFile) {
   std::string lines;
   for (int i = 0; i < 50; ++i) {
     lines += Chat(i, absl::StrCat("PAT-77", 100 + i),
-                  absl::StrCat("Quentin Zebulon (MRN 8812", 1000 + i, ", quentin.zebulon@example.org, 617-555-0", 100 + i,
-                               ") of 77 Zanzibar Street, seen 3/14/2019 as visit-", i, " of PAT-77", 100 + i));
+                  absl::StrCat("Quentin Zebulon (MRN 8812", 1000 + i,
+                               ", quentin.zebulon@example.org, 617-555-0", 100 + i,
+                               ") of 77 Zanzibar Street, seen 3/14/2019 as visit-", i, " of PAT-77",
+                               100 + i));
   }
   Write("in.jsonl", lines);
   ASSERT_OK_AND_ASSIGN(const BuildReport report, Run("", "split: {validation: 0.2}\n"));
   EXPECT_EQ(report.identifiers.at("mrn"), 50);
   for (const auto& [path, bytes] : Files()) {
-    for (const char* planted : {"uentin", "ebulon", "8812", "555-0", "anzibar", "3/14", "visit-", "PAT-77", "PAT"}) {
+    for (const char* planted :
+         {"uentin", "ebulon", "8812", "555-0", "anzibar", "3/14", "visit-", "PAT-77", "PAT"}) {
       EXPECT_EQ(bytes.find(planted), std::string::npos) << path << " holds " << planted;
     }
   }
@@ -125,8 +136,9 @@ TEST_F(Build, NothingPlantedSurvivesInAnyFile) {
     for (int64_t i = 0; i < reader->size(); ++i) {
       const auto record = reader->Read(i);
       const std::string all = record->id() + record->subject() + record->body().messages[0].content;
-      EXPECT_THAT(all, AllOf(Not(HasSubstr("ebulon")), Not(HasSubstr("8812")), Not(HasSubstr("PAT-77")),
-                             Not(HasSubstr("anzibar")), HasSubstr("[DATE 2019]")));
+      EXPECT_THAT(all,
+                  AllOf(Not(HasSubstr("ebulon")), Not(HasSubstr("8812")), Not(HasSubstr("PAT-77")),
+                        Not(HasSubstr("anzibar")), HasSubstr("[DATE 2019]")));
     }
   }
 }
@@ -135,9 +147,11 @@ TEST_F(Build, BadRecordsStopOrAreCounted) {
   Write("in.jsonl", Chat(1, "a", "one"));
   ASSERT_THAT(Run(), IsOk());
   const auto before = Files();
-  Write("in.jsonl", Chat(1, "a", "one") + "{\"id\":\"zanzibar\n" + Chat(3, "b", "three") + "{\"id\":1,\"subject\":2}\n");
-  EXPECT_THAT(Run(), Fails(ExitCode::kData, AllOf(HasSubstr("in.jsonl:2: "), HasSubstr("on_error: skip"),
-                                                  Not(HasSubstr("zanzibar")))));
+  Write("in.jsonl", Chat(1, "a", "one") + "{\"id\":\"zanzibar\n" + Chat(3, "b", "three") +
+                        "{\"id\":1,\"subject\":2}\n");
+  EXPECT_THAT(Run(),
+              Fails(ExitCode::kData, AllOf(HasSubstr("in.jsonl:2: "), HasSubstr("on_error: skip"),
+                                           Not(HasSubstr("zanzibar")))));
   EXPECT_EQ(Files(), before);
   ASSERT_OK_AND_ASSIGN(const BuildReport report, Run(", on_error: skip"));
   const SourceReport& source = report.sources[0];
@@ -145,22 +159,29 @@ TEST_F(Build, BadRecordsStopOrAreCounted) {
   EXPECT_EQ(source.kept, 2);
   EXPECT_EQ(source.skipped.at("malformed").first_lines, std::vector<int64_t>{2});
   EXPECT_EQ(source.skipped.at("wrong_shape").first_lines, std::vector<int64_t>{4});
-  const auto json = nlohmann::json::parse(fs_->ReadFile(tmp_.File("shards/train/report.json")).value());
+  const auto json =
+      nlohmann::json::parse(fs_->ReadFile(tmp_.File("shards/train/report.json")).value());
   EXPECT_EQ(json["sources"][0]["skipped"]["malformed"]["records"], 1);
   EXPECT_EQ(json["splits"]["train"]["records"], 2);
 }
 
 TEST_F(Build, RecordsWithoutTarget) {
-  Write("in.jsonl", Chat(1, "a", "one") + R"({"id":"x","subject":"b","messages":[{"role":"user","content":"only asks"}]})" + "\n");
-  EXPECT_THAT(Run(), Fails(ExitCode::kData, AllOf(HasSubstr("in.jsonl:2: record has no target"), HasSubstr("no_target"))));
+  Write("in.jsonl",
+        Chat(1, "a", "one") +
+            R"({"id":"x","subject":"b","messages":[{"role":"user","content":"only asks"}]})" +
+            "\n");
+  EXPECT_THAT(Run(), Fails(ExitCode::kData, AllOf(HasSubstr("in.jsonl:2: record has no target"),
+                                                  HasSubstr("no_target"))));
   ASSERT_OK_AND_ASSIGN(const BuildReport skipped, Run(", no_target: skip"));
   EXPECT_EQ(skipped.sources[0].skipped.at("no_target").count, 1);
   EXPECT_EQ(skipped.train.records, 1);
   ASSERT_OK_AND_ASSIGN(const BuildReport kept, Run(", no_target: keep"));
   EXPECT_EQ(kept.train.records, 2);
   // Position 0 has nothing before it that could predict it.
-  Write("in.jsonl", R"({"id":"x","subject":"b","input_ids":[1,2],"labels":[1,-100]})" "\n");
-  EXPECT_THAT(Run(", trusted: true", "", nullptr, "tokens_jsonl"), Fails(ExitCode::kData, HasSubstr("in.jsonl:1: record has no target")));
+  Write("in.jsonl", R"({"id":"x","subject":"b","input_ids":[1,2],"labels":[1,-100]})"
+                    "\n");
+  EXPECT_THAT(Run(", trusted: true", "", nullptr, "tokens_jsonl"),
+              Fails(ExitCode::kData, HasSubstr("in.jsonl:1: record has no target")));
 }
 
 TEST_F(Build, NothingToWriteIsAnError) {
@@ -172,7 +193,8 @@ TEST_F(Build, NothingToWriteIsAnError) {
 }
 
 TEST_F(Build, TrustedTokensAreVerbatimAndNamedInTheCertificate) {
-  Write("in.jsonl", R"({"id":"r0","subject":"p0","input_ids":[0,5,0],"labels":[-100,5,0]})" "\n");
+  Write("in.jsonl", R"({"id":"r0","subject":"p0","input_ids":[0,5,0],"labels":[-100,5,0]})"
+                    "\n");
   EXPECT_THAT(Run("", "", nullptr, "tokens_jsonl"), Fails(ExitCode::kConfig, HasSubstr("trusted")));
   ASSERT_THAT(Run(", trusted: true", "", nullptr, "tokens_jsonl"), IsOk());
   const auto reader = Open("train");
@@ -187,7 +209,8 @@ TEST_F(Build, ForeignDirectoriesAreNotReplaced) {
   Write("in.jsonl", Chat(1, "a", "one"));
   ASSERT_THAT(fs_->MakeDirectories(tmp_.File("shards/train")), IsOk());
   Write("shards/train/thesis.tex", "years of work");
-  EXPECT_THAT(Run(), Fails(ExitCode::kConfig, AllOf(HasSubstr("shards/train"), HasSubstr("thesis.tex"))));
+  EXPECT_THAT(Run(),
+              Fails(ExitCode::kConfig, AllOf(HasSubstr("shards/train"), HasSubstr("thesis.tex"))));
   ASSERT_THAT(fs_->RemoveTree(tmp_.File("shards")), IsOk());
   Write("shards", "a file");
   EXPECT_THAT(Run(), Fails(ExitCode::kConfig, HasSubstr("no directory")));
@@ -225,7 +248,8 @@ TEST_F(Build, WhatAKilledBuildPutAsideComesBack) {
   ASSERT_THAT(Run(), IsOk());
   const auto before = Files();
   ASSERT_THAT(fs_->MakeDirectories(tmp_.File("shards/.building")), IsOk());
-  ASSERT_THAT(fs_->Rename(tmp_.File("shards/train"), tmp_.File("shards/.building/old-train")), IsOk());
+  ASSERT_THAT(fs_->Rename(tmp_.File("shards/train"), tmp_.File("shards/.building/old-train")),
+              IsOk());
   Write("in.jsonl", "broken\n");
   EXPECT_FALSE(Run().ok());
   EXPECT_EQ(Files(), before);

@@ -29,15 +29,18 @@ std::string WithIds(std::vector<std::string> ids, std::string text) {
 
 TEST(KnownNames, EveryWayToWriteOne) {
   for (const char* written :
-       {"John Smith", "john smith", "JOHN SMITH", "Smith, John", "SMITH,JOHN", "Smith John", "Smith", "john",
-        "John Q. Smith", "J. Smith", "Smith, J.", "JohnSmith", "john_smith", "John\nSmith", "John  Smith",
-        "Jóhn Smith", "Smiths", "Ｊｏｈｎ Ｓｍｉｔｈ", "Jo\u200Bhn Smi\u00ADth"}) {
+       {"John Smith", "john smith", "JOHN SMITH", "Smith, John", "SMITH,JOHN", "Smith John",
+        "Smith", "john", "John Q. Smith", "J. Smith", "Smith, J.", "JohnSmith", "john_smith",
+        "John\nSmith", "John  Smith", "Jóhn Smith", "Smiths", "Ｊｏｈｎ Ｓｍｉｔｈ",
+        "Jo\u200Bhn Smi\u00ADth"}) {
     EXPECT_EQ(WithNames({"John Smith"}, std::string("The chart of ") + written + " says so."),
               "The chart of [NAME-1] says so.");
   }
-  EXPECT_EQ(WithNames({"John Smith"}, "Smith's car, Mr. Smith’s car"), "[NAME-1]'s car, Mr. [NAME-1]’s car");
+  EXPECT_EQ(WithNames({"John Smith"}, "Smith's car, Mr. Smith’s car"),
+            "[NAME-1]'s car, Mr. [NAME-1]’s car");
   EXPECT_EQ(WithNames({"Smith, John"}, "John Smith"), "[NAME-1]");
-  EXPECT_EQ(WithNames({"Smith"}, "Mr. John Smith and Mrs. Jane Doe"), "Mr. [NAME-1] and Mrs. [NAME]");
+  EXPECT_EQ(WithNames({"Smith"}, "Mr. John Smith and Mrs. Jane Doe"),
+            "Mr. [NAME-1] and Mrs. [NAME]");
 }
 
 TEST(KnownNames, WholeWordsOnly) {
@@ -46,16 +49,21 @@ TEST(KnownNames, WholeWordsOnly) {
 }
 
 TEST(KnownNames, AccentsHyphensApostrophes) {
-  for (const char* written : {"José García-López", "Jose Garcia Lopez", "JOSE GARCIA–LOPEZ", "García-López, José",
-                              "José GarcíaLópez", "Jose\u0301 Garci\u0301a Lo\u0301pez"}) {
-    EXPECT_EQ(WithNames({"José García-López"}, std::string("for ") + written + " now"), "for [NAME-1] now");
+  for (const char* written :
+       {"José García-López", "Jose Garcia Lopez", "JOSE GARCIA–LOPEZ", "García-López, José",
+        "José GarcíaLópez", "Jose\u0301 Garci\u0301a Lo\u0301pez"}) {
+    EXPECT_EQ(WithNames({"José García-López"}, std::string("for ") + written + " now"),
+              "for [NAME-1] now");
   }
   for (const char* written : {"O'Brien", "O’Brien", "OBrien", "O Brien", "o'brien", "Brien"}) {
-    EXPECT_EQ(WithNames({"Mary O'Brien"}, std::string("for ") + written + " now"), "for [NAME-1] now");
+    EXPECT_EQ(WithNames({"Mary O'Brien"}, std::string("for ") + written + " now"),
+              "for [NAME-1] now");
   }
   for (const char* written : {"Jürgen Müller", "Juergen Mueller", "Jurgen Muller", "MÜLLER"}) {
-    EXPECT_EQ(WithNames({"Jürgen Müller"}, std::string("for ") + written + " now"), "for [NAME-1] now");
-    EXPECT_EQ(WithNames({"Juergen Mueller"}, std::string("for ") + written + " now"), "for [NAME-1] now");
+    EXPECT_EQ(WithNames({"Jürgen Müller"}, std::string("for ") + written + " now"),
+              "for [NAME-1] now");
+    EXPECT_EQ(WithNames({"Juergen Mueller"}, std::string("for ") + written + " now"),
+              "for [NAME-1] now");
   }
   EXPECT_EQ(WithNames({"Søren Kierkegård"}, "Soren KIERKEGARD"), "[NAME-1]");
 }
@@ -90,8 +98,10 @@ TEST(KnownNames, TrivialOnesAreSafe) {
 }
 
 TEST(KnownIds, WithAndWithoutSeparators) {
-  for (const char* written : {"MRN-00445566", "mrn00445566", "MRN 0044 5566", "mrn-0044-5566", "00445566", "445566"}) {
-    EXPECT_EQ(WithIds({"MRN-00445566"}, std::string("file ") + written + " here"), "file [ID-1] here");
+  for (const char* written :
+       {"MRN-00445566", "mrn00445566", "MRN 0044 5566", "mrn-0044-5566", "00445566", "445566"}) {
+    EXPECT_EQ(WithIds({"MRN-00445566"}, std::string("file ") + written + " here"),
+              "file [ID-1] here");
   }
   EXPECT_EQ(WithIds({"445566"}, "x1445566 4455667"), "x1445566 4455667");
   EXPECT_EQ(WithIds({"12"}, "bed 12, BP 120/12, 3.12 mg"), "bed [ID-1], BP 120/12, 3.12 mg");
@@ -100,8 +110,9 @@ TEST(KnownIds, WithAndWithoutSeparators) {
 
 TEST(KnownIds, TheRecordsOwnIdAndSubject) {
   DeidGate& gate = *DeidGate::Create(config::Deid()).value().release();
-  ASSERT_OK_AND_ASSIGN(const CleanRecord clean,
-                       gate.Pass(RawChat("note 2019x77 of pat-0042, PAT0042", {}, "2019x77", "pat-0042")));
+  ASSERT_OK_AND_ASSIGN(
+      const CleanRecord clean,
+      gate.Pass(RawChat("note 2019x77 of pat-0042, PAT0042", {}, "2019x77", "pat-0042")));
   EXPECT_EQ(clean.body().messages[0].content, "note [ID-1] of [ID-2], [ID-2]");
   EXPECT_THAT(clean.id(), Not(HasSubstr("2019x77")));
 }

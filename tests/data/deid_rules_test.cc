@@ -217,7 +217,8 @@ std::string WithoutSurrogates(const std::string& text) {
 
 // Words and numbers of two characters or more that would tell something.
 std::vector<std::string> TellingParts(const std::string& value) {
-  static const std::set<std::string> kHarmless = {"year", "old", "yr", "yo", "of", "the", "at", "years", "com", "org"};
+  static const std::set<std::string> kHarmless = {"year", "old", "yr",    "yo",  "of",
+                                                  "the",  "at",  "years", "com", "org"};
   std::vector<std::string> parts;
   const std::regex word("[A-Za-z0-9]{2,}");
   for (std::sregex_iterator it(value.begin(), value.end(), word), end; it != end; ++it) {
@@ -241,7 +242,8 @@ TEST(DeidRules, PlantedIdentifiersGoAndTheSentenceStays) {
       EXPECT_THAT(clean, StartsWith(row.sentence.substr(0, at)));
       const std::string rest = WithoutSurrogates(clean);
       for (const std::string& part : TellingParts(value)) {
-        EXPECT_FALSE(std::regex_search(rest, std::regex("\\b" + part + "\\b"))) << text << " → " << clean;
+        EXPECT_FALSE(std::regex_search(rest, std::regex("\\b" + part + "\\b")))
+            << text << " → " << clean;
       }
     }
   }
@@ -276,8 +278,8 @@ TEST(DeidRules, AgesOver89KeepTheGrammar) {
 
 TEST(DeidRules, ZipKeepsAllowedAreas) {
   EXPECT_EQ(Clean("zip 02139-4307"), "zip [ZIP 021]");
-  for (const char* area : {"036", "059", "063", "102", "203", "205", "369", "556", "692", "790", "821", "823", "830",
-                           "831", "878", "879", "884", "890", "893"}) {
+  for (const char* area : {"036", "059", "063", "102", "203", "205", "369", "556", "692", "790",
+                           "821", "823", "830", "831", "878", "879", "884", "890", "893"}) {
     EXPECT_EQ(Clean(std::string("ZIP: ") + area + "12"), "ZIP: [ZIP 000]");
   }
   EXPECT_EQ(Clean("lives in Boston, MA 02139"), "lives in [LOCATION], MA [ZIP 021]");
@@ -285,9 +287,9 @@ TEST(DeidRules, ZipKeepsAllowedAreas) {
 
 TEST(DeidRules, WhatReadersTakeForTheSameCharacterIsTheSame) {
   EXPECT_EQ(Clean("tel ６１７－５５５－０１００"), "tel [PHONE]");
-  EXPECT_EQ(Clean("tel 617\u2011555\u20110100"), "tel [PHONE]");                // non-breaking hyphens
-  EXPECT_EQ(Clean("SSN 123\u200B-45\u00AD-6789"), "SSN [SSN]");                 // zero-width space, soft hyphen
-  EXPECT_EQ(Clean("SSN ١٢٣-٤٥-٦٧٨٩"), "SSN [SSN]");                              // Arabic-Indic digits
+  EXPECT_EQ(Clean("tel 617\u2011555\u20110100"), "tel [PHONE]");  // non-breaking hyphens
+  EXPECT_EQ(Clean("SSN 123\u200B-45\u00AD-6789"), "SSN [SSN]");   // zero-width space, soft hyphen
+  EXPECT_EQ(Clean("SSN ١٢٣-٤٥-٦٧٨٩"), "SSN [SSN]");               // Arabic-Indic digits
   EXPECT_EQ(Clean("seen 2019\u00B703\u00B714 5×10⁹/l"), "seen 2019\u00B703\u00B714 5×10⁹/l");
   EXPECT_EQ(Clean("mail john＠example．com"), "mail [EMAIL]");
 }
@@ -301,9 +303,11 @@ TEST(DeidRules, OneSurrogateOverOverlaps) {
 
 TEST(DeidRules, SurrogatesAreLeftAlone) {
   const std::string text =
-      "[NAME-1], [AGE 90+]-year-old, seen [DATE 2019], zip [ZIP 021], MRN [MRN], call [PHONE] or [FAX], [EMAIL] [SSN]";
+      "[NAME-1], [AGE 90+]-year-old, seen [DATE 2019], zip [ZIP 021], MRN [MRN], call [PHONE] or "
+      "[FAX], [EMAIL] [SSN]";
   EXPECT_EQ(Clean(text), text);
-  EXPECT_EQ(Clean(Clean("Aged 92, MRN 445566, 3/14/2019")), Clean("Aged 92, MRN 445566, 3/14/2019"));
+  EXPECT_EQ(Clean(Clean("Aged 92, MRN 445566, 3/14/2019")),
+            Clean("Aged 92, MRN 445566, 3/14/2019"));
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ inline RawRecord RawChat(std::string text, KnownIdentifiers known = {}, std::str
 }
 
 // The text after the gate; `counts`, if given, gets the replacements.
-inline std::string Clean(std::string text, KnownIdentifiers known = {}, RuleCounts* counts = nullptr) {
+inline std::string Clean(std::string text, KnownIdentifiers known = {},
+                         RuleCounts* counts = nullptr) {
   static DeidGate* gate = DeidGate::Create(config::Deid()).value().release();
   const RuleCounts before = gate->counts();
   const auto clean = gate->Pass(RawChat(std::move(text), std::move(known)));

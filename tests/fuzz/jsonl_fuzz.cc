@@ -1,5 +1,5 @@
-// JSON Lines from arbitrary bytes: every line is a record or a data error with its place, and a record that comes
-// through is one that the gate takes.
+// JSON Lines from arbitrary bytes: every line is a record or a data error with its place, and a
+// record that comes through is one that the gate takes.
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -9,7 +9,7 @@
 #include "data/deid/gate.h"
 #include "data/sources/chat_jsonl.h"
 #include "data/sources/reject.h"
-#include "data/sources/strict_json.h"
+#include "data/sources/record_json.h"
 #include "data/sources/tokens_jsonl.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -42,7 +42,7 @@ void CheckRecord(absl::StatusOr<RawRecord> record, DeidGate& gate, bool trusted)
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static osler::DeidGate* gate = osler::DeidGate::Create(osler::config::Deid()).value().release();
   const osler::Origin origin = {"fuzz.jsonl", 3};
-  const auto document = osler::ParseStrictJson({reinterpret_cast<const char*>(data), size});
+  const auto document = osler::ParseRecordJson({reinterpret_cast<const char*>(data), size});
   if (!document.ok()) {
     OSLER_CHECK(osler::ExitCodeOf(document.status()) == osler::ExitCode::kData);
     return 0;

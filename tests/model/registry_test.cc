@@ -120,8 +120,7 @@ TEST(Registry, EverySpellingOfTensorNames) {
       EXPECT_EQ(spec.canonical_name(std::string(prefix) + "norm.weight"), "model.norm.weight");
     }
     for (const char* head : {"lm_head.weight", "language_model.lm_head.weight"}) {
-      EXPECT_EQ(spec.canonical_name(head),
-                tied ? "model.embed_tokens.weight" : "lm_head.weight");
+      EXPECT_EQ(spec.canonical_name(head), tied ? "model.embed_tokens.weight" : "lm_head.weight");
     }
     for (const char* vision : {"vision_tower.vision_model.encoder.layers.0.layer_norm1.weight",
                                "vision_tower.embeddings.patch_embedding.bias",

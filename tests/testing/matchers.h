@@ -15,7 +15,9 @@ namespace osler::testing {
 
 inline const absl::Status& StatusOf(const absl::Status& status) { return status; }
 template <typename T>
-const absl::Status& StatusOf(const absl::StatusOr<T>& result) { return result.status(); }
+const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+  return result.status();
+}
 
 MATCHER(IsOk, "is OK") {
   *result_listener << StatusOf(arg).ToString();
@@ -35,9 +37,9 @@ MATCHER_P2(Fails, code, message, "") {
 // ASSERT_OK_AND_ASSIGN(const auto x, MakeX());
 #define ASSERT_OK_AND_ASSIGN(lhs, expr) \
   ASSERT_OK_AND_ASSIGN_IMPL(OSLER_TEST_CONCAT(statusor_, __LINE__), lhs, expr)
-#define ASSERT_OK_AND_ASSIGN_IMPL(statusor, lhs, expr)             \
-  auto statusor = (expr);                                          \
-  ASSERT_TRUE(statusor.ok()) << statusor.status().ToString();      \
+#define ASSERT_OK_AND_ASSIGN_IMPL(statusor, lhs, expr)        \
+  auto statusor = (expr);                                     \
+  ASSERT_TRUE(statusor.ok()) << statusor.status().ToString(); \
   lhs = std::move(statusor).value()
 
 }  // namespace osler::testing

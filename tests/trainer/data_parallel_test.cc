@@ -1,4 +1,5 @@
-// Data parallel over thread ranks is the one-rank computation: gradients per parameter in fp64, whatever the split.
+// Data parallel over thread ranks is the one-rank computation: gradients per parameter in fp64,
+// whatever the split.
 #include <ATen/ops/equal.h>
 #include <ATen/ops/sub.h>
 #include <gtest/gtest.h>
@@ -53,7 +54,8 @@ struct Split {
 
 constexpr int64_t kPacks = 7;  // divides by none of the layouts
 
-// The gradients that rank 0 holds after one step's backward and reduction, and the loss sum of all ranks.
+// The gradients that rank 0 holds after one step's backward and reduction, and the loss sum of all
+// ranks.
 Gradients Compute(const Split& split) {
   Gradients result;
   const auto statuses = testing::RunRanks(split.ranks, [&](Communicator& comm) -> absl::Status {
@@ -99,7 +101,9 @@ TEST_P(DataParallelTest, GradientsEqualOneRank) {
   ASSERT_EQ(one.size(), split.size());
   for (const auto& [name, gradient] : one) {
     EXPECT_GT(Norm(gradient), 0) << name;
-    EXPECT_LE(Norm(at::sub(split.at(name), gradient)), 1e-10 * std::max(Norm(gradient), 1e-6 * global)) << name;
+    EXPECT_LE(Norm(at::sub(split.at(name), gradient)),
+              1e-10 * std::max(Norm(gradient), 1e-6 * global))
+        << name;
   }
 }
 
@@ -112,7 +116,8 @@ INSTANTIATE_TEST_SUITE_P(Splits, DataParallelTest,
 TEST(RecomputeTest, SameBitsAsKeptActivations) {
   const Gradients kept = Compute({1, 2, RecomputeMode::kNone});
   const Gradients again = Compute({1, 2, RecomputeMode::kFull});
-  for (const auto& [name, gradient] : kept) EXPECT_TRUE(at::equal(gradient, again.at(name))) << name;
+  for (const auto& [name, gradient] : kept)
+    EXPECT_TRUE(at::equal(gradient, again.at(name))) << name;
 }
 
 TEST(WalkTest, APackWithoutTargetsAddsNothing) {

@@ -11,7 +11,8 @@
 
 namespace osler {
 
-AdamW::AdamW(ParameterStore& store, const AdamWOptions& options) : store_(store), options_(options) {
+AdamW::AdamW(ParameterStore& store, const AdamWOptions& options)
+    : store_(store), options_(options) {
   for (size_t i = 0; i < store.slots().size(); ++i) {
     const ParameterSlot& slot = store.slots()[i];
     if (!slot.trainable) continue;
@@ -55,7 +56,8 @@ double GlobalGradientNorm(const ParameterStore& store) {
   double squares = 0;
   for (const ParameterSlot& slot : store.slots()) {
     if (!slot.gradient.defined()) continue;
-    const double norm = at::linalg_vector_norm(slot.gradient, 2, {}, false, at::kDouble).item<double>();
+    const double norm =
+        at::linalg_vector_norm(slot.gradient, 2, {}, false, at::kDouble).item<double>();
     squares += norm * norm;
   }
   return std::sqrt(squares);

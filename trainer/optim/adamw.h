@@ -1,7 +1,9 @@
-// AdamW (Loshchilov & Hutter 2019) over a parameter store, with the arithmetic of torch.optim.AdamW.
+// AdamW (Loshchilov & Hutter 2019) over a parameter store, with the arithmetic of
+// torch.optim.AdamW.
 //
-// Every trainable parameter is decayed, as torch.optim.AdamW does by default. bf16 parameters keep an fp32 master copy;
-// moments are fp32 (fp64 for fp64 parameters). Not thread-safe; the store must outlive it.
+// Every trainable parameter is decayed, as torch.optim.AdamW does by default. bf16 parameters keep
+// an fp32 master copy; moments are fp32 (fp64 for fp64 parameters). Not thread-safe; the store must
+// outlive it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,7 +28,8 @@ class AdamW {
   };
 
   AdamW(ParameterStore& store, const AdamWOptions& options);
-  // One update, number `step` from 1, with rate `lr`, of gradients multiplied by `gradient_factor` (clipping).
+  // One update, number `step` from 1, with rate `lr`, of gradients multiplied by `gradient_factor`
+  // (clipping).
   void Step(int64_t step, double lr, double gradient_factor);
   std::vector<Moments>& moments() { return moments_; }
   // Refreshes bf16 parameters from their masters after the moments were loaded.

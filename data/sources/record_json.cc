@@ -1,4 +1,4 @@
-#include "data/sources/strict_json.h"
+#include "data/sources/record_json.h"
 
 #include <utf8proc.h>
 
@@ -71,7 +71,7 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ParseStrictJson(std::string_view line) {
+absl::StatusOr<nlohmann::json> ParseRecordJson(std::string_view line) {
   const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(line.data());
   for (size_t at = 0; at < line.size();) {
     if (bytes[at] < 0x80) {

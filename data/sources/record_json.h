@@ -10,6 +10,6 @@
 namespace osler {
 
 // Data errors have no place of their own; callers add file and line. Thread-safe.
-absl::StatusOr<nlohmann::json> ParseStrictJson(std::string_view line);
+absl::StatusOr<nlohmann::json> ParseRecordJson(std::string_view line);
 
 }  // namespace osler
