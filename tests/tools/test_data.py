@@ -1,0 +1,181 @@
+"""`osler data build|inspect|verify` as a user runs them."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OSLER = os.environ.get("OSLER_BIN", str(ROOT / "build/release/osler"))
+
+
+def osler(*arguments, expect=0):
+    done = subprocess.run([OSLER, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == expect, f"exit {done.returncode}, wanted {expect}:\n{done.stderr}"
+    return done
+
+
+def visit(i):
+    return {"id": f"visit-{i:04d}", "subject": f"patient-{i % 10:03d}",
+            "messages": [{"role": "system", "content": "Answer from the note."},
+                         {"role": "user", "content": f"Otto Vogelsang, {90 + i % 9}-year-old, MRN 7700{i:04d}, "
+                                                     f"seen 3/{i % 28 + 1}/2019, call 617-555-01{i:02d}. BP 120/80."},
+                         {"role": "assistant", "content": "VOGELSANG is stable, metformin 500 mg."}],
+            "known": {"name": ["Vogelsang, Otto"], "id": [f"7700{i:04d}"]}}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("data")
+    (tmp / "visits.jsonl").write_text("".join(json.dumps(visit(i)) + "\n" for i in range(40)))
+    (tmp / "t.jsonl").write_text("".join(json.dumps({
+        "id": f"t{i}", "subject": f"q{i}", "input_ids": list(range(i, i + 3 + i % 9))}) + "\n" for i in range(200)))
+    (tmp / "build.yaml").write_text(f"""
+deid: {{profile: safe_harbor}}
+sources:
+  - {{name: visits, format: chat_jsonl, path: {tmp}/visits.jsonl}}
+split: {{validation: 0.2, by: subject, seed: 1}}
+output: {{path: {tmp}/SHARDS, shard_mb: 64}}
+""")
+    (tmp / "tokens.yaml").write_text(f"""
+sources:
+  - {{name: fixed, format: tokens_jsonl, path: {tmp}/t.jsonl, trusted: true}}
+output: {{path: {tmp}/TOKENS}}
+""")
+    done = osler("data", "build", "--config", tmp / "build.yaml")
+    osler("data", "build", "--config", tmp / "tokens.yaml")
+    return tmp, done
+
+
+def records(path):
+    return [json.loads(line) for line in osler("data", "inspect", path, "--records").stdout.splitlines()]
+
+
+def test_clean_records(built):
+    tmp, done = built
+    train, validation = records(tmp / "SHARDS/train"), records(tmp / "SHARDS/validation")
+    assert (len(train), len(validation)) == (32, 8)
+    assert records(tmp / "SHARDS") == train + validation
+    for record in train + validation:
+        assert re.fullmatch(r"r-\d{6}", record["id"]) and re.fullmatch(r"s-\d{6}", record["subject"])
+        assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant"]
+        assert record["messages"][1]["content"] == ("[NAME-1], [AGE 90+]-year-old, MRN [ID-1], seen [DATE 2019], "
+                                                    "call [PHONE]. BP 120/80.")
+        assert record["messages"][2]["content"] == "[NAME-1] is stable, metformin 500 mg."
+    assert {r["subject"] for r in train}.isdisjoint(r["subject"] for r in validation)
+    assert len({r["subject"] for r in validation}) == 2
+
+
+def test_summary_report_and_certificate(built):
+    tmp, done = built
+    assert "phone 40" in done.stderr and "visits" in done.stderr
+    report = json.loads((tmp / "SHARDS/train/report.json").read_text())
+    assert report["identifiers_by_rule"]["name"] == 80 and report["identifiers_by_rule"]["date"] == 40
+    assert report["identifiers"] == sum(report["identifiers_by_rule"].values())
+    assert report["splits"] == {"train": {"records": 32, "subjects": 8}, "validation": {"records": 8, "subjects": 2}}
+    shown = osler("data", "inspect", tmp / "SHARDS").stderr
+    assert "safe_harbor" in shown and "no source: all text went through the gate" in shown
+    assert "fixed" in osler("data", "inspect", tmp / "TOKENS").stderr
+
+
+def test_no_planted_byte_survives(built):
+    tmp, done = built
+    everything = done.stdout + done.stderr + osler("data", "inspect", tmp / "SHARDS", "--records").stdout
+    for path in (tmp / "SHARDS").rglob("*"):
+        if path.is_file():
+            everything += path.read_bytes().decode("latin-1")
+    for planted in ["ogelsang", "OGELSANG", "Otto", "7700", "555-01", "visit-", "patient-0", "3/1"]:
+        assert planted not in everything, planted
+
+
+def test_verify_names_the_bad_file(built, tmp_path):
+    tmp, _ = built
+    said = osler("data", "verify", tmp / "SHARDS").stderr
+    assert said.count("shard-00000.osd") == 2
+    copy = tmp_path / "SHARDS"
+    subprocess.run(["cp", "-r", tmp / "SHARDS", copy], check=True)
+    for name in ["shard-00000.osd", "index.bin", "certificate.json", "report.json", "manifest.json"]:
+        path = copy / "validation" / name
+        good = path.read_bytes()
+        path.write_bytes(good[:len(good) // 2] + bytes([good[len(good) // 2] ^ 1]) + good[len(good) // 2 + 1:])
+        assert f"validation/{name}" in osler("data", "verify", copy, expect=3).stderr
+        osler("data", "verify", copy / "train")
+        path.write_bytes(good)
+    osler("data", "verify", copy)
+    assert "manifest" in osler("data", "verify", tmp_path, expect=3).stderr
+
+
+def order(path, *flags):
+    out = osler("data", "inspect", path, "--order", "--seed", 5, "--sequence-length", 16, *flags).stdout
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("readers", [2, 3, 4])
+def test_order_is_the_same_for_any_number_of_readers(built, epoch, readers):
+    tmp, _ = built
+    alone = order(tmp / "TOKENS/train", "--epoch", epoch)
+    assert [line["pack"] for line in alone] == list(range(len(alone)))
+    shared = {}
+    for reader in range(readers):
+        for line in order(tmp / "TOKENS/train", "--epoch", epoch, "--readers", readers, "--reader", reader):
+            assert line["pack"] % readers == reader
+            shared[line["pack"]] = line["input_ids"]
+    assert [shared[g] for g in range(len(alone))] == [line["input_ids"] for line in alone]
+    # Every id of the epoch, each once: truncation apart, nothing is this long.
+    total = sum(3 + i % 9 for i in range(200))
+    assert sum(len(line["input_ids"]) for line in alone) == total
+
+
+def test_order_from_and_count(built):
+    tmp, _ = built
+    all_of_it = order(tmp / "TOKENS/train")
+    assert order(tmp / "TOKENS/train", "--from", 7, "--count", 5) == all_of_it[7:12]
+    assert order(tmp / "TOKENS/train", "--from", 7, "--count", 5, "--readers", 2, "--reader", 1) == all_of_it[7:12:2]
+    wrapped = order(tmp / "TOKENS/train", "--from", len(all_of_it) - 1, "--count", 3)
+    assert [line["input_ids"] for line in wrapped[1:]] == [
+        line["input_ids"] for line in order(tmp / "TOKENS/train", "--epoch", 1, "--count", 2)]
+    assert order(tmp / "TOKENS/train", "--count", 0) == []
+    files = order(tmp / "TOKENS/train", "--no-shuffle", "--no-packing")
+    assert [line["input_ids"] for line in files] == [list(range(i, i + 3 + i % 9)) for i in range(200)]
+
+
+def test_a_closed_pipe_ends_quietly(built):
+    tmp, _ = built
+    shell = f"'{OSLER}' data inspect '{tmp}/TOKENS' --order --count 1000000 | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
+
+
+@pytest.mark.parametrize("flags,words", [
+    (["--order", "--readers", "2", "--reader", "2"], "--reader"),
+    (["--seed", "3"], "--order"),
+    (["--order", "--records"], "--records"),
+    (["--order", "--long-records", "keep"], "--long-records"),
+])
+def test_wrong_flags(built, flags, words):
+    assert words in osler("data", "inspect", built[0] / "TOKENS", *flags, expect=2).stderr
+
+
+def test_wrong_paths_and_settings(built, tmp_path):
+    tmp, _ = built
+    assert "nowhere" in osler("data", "inspect", tmp_path / "nowhere", expect=3).stderr
+    assert "nowhere.yaml" in osler("data", "build", "--config", tmp_path / "nowhere.yaml", expect=2).stderr
+    said = osler("data", "build", "--config", tmp / "build.yaml", "--set", "sources.0.path=gone.jsonl",
+                 "--set", f"output.path={tmp_path}/x", expect=3).stderr
+    assert "gone.jsonl" in said and not (tmp_path / "x").exists()
+    assert "no-model" in osler("data", "build", "--config", tmp / "build.yaml", "--model", tmp_path / "no-model",
+                               "--set", f"output.path={tmp_path}/x", expect=2).stderr
+    assert "chat" in osler("data", "inspect", tmp / "SHARDS/train", "--order", expect=2).stderr
+
+
+def test_help_has_an_example():
+    for command in (["data"], ["data", "build"], ["data", "inspect"], ["data", "verify"]):
+        assert "Example: osler data" in osler(*command, "--help").stdout
+
+
+def test_version_is_that_of_the_project():
+    version = re.search(r"project\(osler VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text()).group(1)
+    assert f'kOslerVersion[] = "{version}"' in (ROOT / "tools/version.h").read_text()
