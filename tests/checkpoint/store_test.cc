@@ -1,0 +1,367 @@
+#include "checkpoint/store.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "base/digest.h"
+#include "checkpoint/manifest.h"
+#include "tests/testing/matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace osler {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::Fails;
+using ::testing::HasSubstr;
+using testing::IsOk;
+using ::testing::Not;
+using testing::TempDir;
+
+CheckpointState MakeState(double value) {
+  CheckpointState state;
+  state.tensors = {{"weights", "embed", at::full({4, 3}, value, at::kFloat)},
+                   {"weights", "norm", at::full({3}, -value, at::kBFloat16)},
+                   {"optimizer", "embed.m", at::full({4, 3}, value / 2, at::kFloat)},
+                   {"optimizer", "step", at::full({}, value, at::kLong)}};
+  state.texts = {{"cursor.json", "{\"epoch\": " + std::to_string(value) + "}\n"},
+                 {"config.resolved.yaml", ""}};
+  return state;
+}
+
+CheckpointState Blank() {
+  CheckpointState state = MakeState(0);
+  state.texts.clear();
+  return state;
+}
+
+bool Same(const CheckpointState& a, const CheckpointState& b) {
+  for (size_t i = 0; i < a.tensors.size(); ++i) {
+    if (!at::equal(a.tensors[i].tensor, b.tensors[i].tensor)) return false;
+  }
+  return a.texts == b.texts;
+}
+
+class StoreTest : public ::testing::Test {
+ protected:
+  CheckpointStore Store(int64_t keep = 3) { return {*fs_, root_, keep}; }
+  void SaveSteps(std::initializer_list<int64_t> steps, int64_t keep = 0) {
+    CheckpointStore store = Store(keep);
+    for (const int64_t step : steps) {
+      ASSERT_THAT(store.Save(step, MakeState(static_cast<double>(step))), IsOk());
+    }
+  }
+  std::string File(int64_t step, const std::string& name) {
+    return JoinPath(Store().StepDirectory(step), name);
+  }
+  void Overwrite(const std::string& path, std::string_view text) {
+    ASSERT_OK_AND_ASSIGN(const auto file, fs_->Open(path, OpenMode::kTruncate));
+    ASSERT_THAT(file->Append(text), IsOk());
+    ASSERT_THAT(file->Close(), IsOk());
+  }
+  std::vector<std::string> Names() { return fs_->List(root_).value(); }
+  std::string WarningsOfNewestGood(CheckpointStore store) {
+    ::testing::internal::CaptureStderr();
+    newest_ = store.NewestGood();
+    return ::testing::internal::GetCapturedStderr();
+  }
+
+  TempDir directory_;
+  const std::string root_ = directory_.File("run/checkpoints");
+  std::unique_ptr<Fs> fs_ = MakePosixFs();
+  absl::StatusOr<std::optional<int64_t>> newest_ = std::nullopt;
+};
+
+TEST_F(StoreTest, SaveThenLoadGivesTheSameState) {
+  EXPECT_THAT(Store().Steps().value(), ElementsAre());
+  EXPECT_EQ(Store().NewestGood().value(), std::nullopt);
+  SaveSteps({5});
+  EXPECT_THAT(Names(), ElementsAre("latest", "step-5"));
+  EXPECT_EQ(fs_->ReadFile(JoinPath(root_, "latest")).value(), "step-5\n");
+  EXPECT_THAT(fs_->List(Store().StepDirectory(5)).value(),
+              ElementsAre("config.resolved.yaml", "cursor.json", "manifest.json",
+                          "optimizer.safetensors", "weights.safetensors"));
+  CheckpointState loaded = Blank();
+  ASSERT_THAT(Store().Load(5, loaded), IsOk());
+  EXPECT_TRUE(Same(loaded, MakeState(5)));
+  EXPECT_EQ(Store().NewestGood().value(), 5);
+  ASSERT_OK_AND_ASSIGN(const CheckpointReport report, Store().Verify(5));
+  EXPECT_EQ(report.tensors, 4);
+  EXPECT_EQ(report.files.size(), 5u);
+  int64_t bytes = 0;
+  for (const std::string& name : report.files) bytes += fs_->Size(File(5, name)).value();
+  EXPECT_EQ(report.bytes, bytes);
+}
+
+TEST_F(StoreTest, LoadsOnlyTheFilesItIsAskedFor) {
+  SaveSteps({5});
+  CheckpointState weights;
+  weights.tensors = {{"weights", "embed", at::zeros({4, 3})},
+                     {"weights", "norm", at::zeros({3}, at::kBFloat16)}};
+  ASSERT_THAT(Store().Load(5, weights), IsOk());
+  EXPECT_TRUE(at::equal(weights.tensors[0].tensor, at::full({4, 3}, 5, at::kFloat)));
+}
+
+TEST_F(StoreTest, LoadWantsTheSameNamesShapesAndTypes) {
+  SaveSteps({5});
+  const auto load = [&](const auto& change) {
+    CheckpointState state = Blank();
+    change(state);
+    return Store().Load(5, state);
+  };
+  EXPECT_THAT(load([](auto& s) {
+                s.tensors[0].tensor = at::zeros({3, 4});
+              }),
+              Fails(ExitCode::kCheckpoint,
+                    AllOf(HasSubstr("'embed'"), HasSubstr("[4, 3]"), HasSubstr("[3, 4]"))));
+  EXPECT_THAT(load([](auto& s) { s.tensors[1].tensor = at::zeros({3}); }),
+              Fails(ExitCode::kCheckpoint,
+                    AllOf(HasSubstr("'norm'"), HasSubstr("BF16"), HasSubstr("F32"))));
+  EXPECT_THAT(load([](auto& s) { s.tensors[0].name = "other"; }),
+              Fails(ExitCode::kCheckpoint, HasSubstr("'other'")));
+  EXPECT_THAT(load([](auto& s) { s.tensors.erase(s.tensors.begin()); }),
+              Fails(ExitCode::kCheckpoint, HasSubstr("'embed' is of no use")));
+  EXPECT_THAT(load([](auto& s) { s.tensors[0].file = "ema"; }),
+              Fails(ExitCode::kCheckpoint, HasSubstr("ema.safetensors")));
+  EXPECT_THAT(load([](auto& s) { s.tensors.push_back(s.tensors[0]); }),
+              Fails(ExitCode::kBug, HasSubstr("twice")));
+}
+
+TEST_F(StoreTest, FailedLoadLeavesTheStateAlone) {
+  SaveSteps({5});
+  CheckpointState state = Blank();
+  state.texts = {{"mine", "kept"}};
+  state.tensors[3].tensor = at::zeros({2}, at::kLong);  // the last one does not fit
+  EXPECT_FALSE(Store().Load(5, state).ok());
+  EXPECT_TRUE(at::equal(state.tensors[0].tensor, at::zeros({4, 3})));
+  EXPECT_THAT(state.texts, ElementsAre(std::pair("mine", "kept")));
+}
+
+TEST_F(StoreTest, BadStatesAreOurBug) {
+  const auto save = [&](const auto& change) {
+    CheckpointState state = MakeState(1);
+    change(state);
+    return Store().Save(1, state);
+  };
+  EXPECT_THAT(save([](auto& s) {
+                s.tensors[0].tensor = at::zeros({4, 4}).t();
+              }),
+              Fails(ExitCode::kBug, HasSubstr("'embed'")));
+  EXPECT_THAT(save([](auto& s) { s.tensors[0].file = "../w"; }),
+              Fails(ExitCode::kBug, HasSubstr("bad file")));
+  EXPECT_THAT(save([](auto& s) { s.texts["manifest.json"] = ""; }),
+              Fails(ExitCode::kBug, HasSubstr("bad file")));
+  EXPECT_THAT(save([](auto& s) { s.texts["a/b"] = ""; }),
+              Fails(ExitCode::kBug, HasSubstr("bad file")));
+  EXPECT_FALSE(fs_->Exists(root_));
+}
+
+TEST_F(StoreTest, KeepsTheNewest) {
+  SaveSteps({5, 10, 9, 20, 100}, 3);
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(10, 20, 100));
+  EXPECT_THAT(Names(), ElementsAre("latest", "step-10", "step-100", "step-20"));
+  SaveSteps({7}, 1);  // never the one just saved, even when others are newer
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(7, 100));
+  SaveSteps({101, 102, 103}, 0);
+  EXPECT_EQ(Store().Steps().value().size(), 5u);
+}
+
+TEST_F(StoreTest, SameStepIsReplaced) {
+  SaveSteps({5});
+  ASSERT_THAT(Store().Save(5, MakeState(55)), IsOk());
+  EXPECT_THAT(Names(), ElementsAre("latest", "step-5"));
+  CheckpointState loaded = Blank();
+  ASSERT_THAT(Store().Load(5, loaded), IsOk());
+  EXPECT_TRUE(Same(loaded, MakeState(55)));
+}
+
+TEST_F(StoreTest, OnlyFinishedNamesCount) {
+  SaveSteps({5});
+  for (const char* name : {"step-6.tmp-1", "step-7.bad", "step-08", "step-", "step-x", "step-9x",
+                           "xstep-9", "step--1", "step-99999999999999999999"}) {
+    ASSERT_THAT(fs_->MakeDirectories(JoinPath(root_, name)), IsOk());
+  }
+  ASSERT_THAT(WriteFileDurably(*fs_, JoinPath(root_, "step-50"), "a file"), IsOk());
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(5));
+}
+
+TEST_F(StoreTest, LatestMayBeMissingStaleOrNonsense) {
+  SaveSteps({5, 10});
+  const std::string latest = JoinPath(root_, "latest");
+  Overwrite(latest, "step-5\n");
+  EXPECT_EQ(Store().NewestGood().value(), 10);
+  Overwrite(latest, "../../etc/passwd");
+  EXPECT_EQ(Store().NewestGood().value(), 10);
+  ASSERT_THAT(fs_->Remove(latest), IsOk());
+  EXPECT_EQ(Store().NewestGood().value(), 10);
+}
+
+TEST_F(StoreTest, CleanUpRemovesLeftoversOnly) {
+  SaveSteps({5});
+  for (const char* name :
+       {"step-6.tmp-77", "step-3.tmp-removed-7", "step-5.old-9", "mine.tmp-1", "step-4.bad"}) {
+    ASSERT_THAT(fs_->MakeDirectories(JoinPath(root_, std::string(name) + "/sub")), IsOk());
+  }
+  Overwrite(JoinPath(root_, "latest.tmp"), "st");
+  ASSERT_THAT(Store().CleanUp(), IsOk());
+  EXPECT_THAT(Names(), ElementsAre("latest", "mine.tmp-1", "step-4.bad", "step-5"));
+  EXPECT_THAT(CheckpointStore(*fs_, directory_.File("nowhere"), 3).CleanUp(), IsOk());
+}
+
+TEST_F(StoreTest, ReplacementThatDiedIsPutBack) {
+  SaveSteps({5, 10});
+  ASSERT_THAT(fs_->Rename(Store().StepDirectory(10), JoinPath(root_, "step-10.old-4")), IsOk());
+  EXPECT_EQ(Store().NewestGood().value(), 10);
+  ASSERT_THAT(fs_->Rename(Store().StepDirectory(10), JoinPath(root_, "step-10.old-4")), IsOk());
+  ASSERT_THAT(Store().CleanUp(), IsOk());
+  EXPECT_THAT(Names(), ElementsAre("latest", "step-10", "step-5"));
+  EXPECT_THAT(Store().Verify(10), IsOk());
+}
+
+// Every file of a checkpoint, every kind of damage: refused by name, quarantined, and the older one
+// is used.
+TEST_F(StoreTest, DamageIsNamedAndTheOlderOneUsed) {
+  SaveSteps({5, 10});
+  const std::vector<std::string> files = fs_->List(Store().StepDirectory(10)).value();
+  ASSERT_EQ(files.size(), 5u);
+  int cases = 0;
+  for (const std::string& name : files) {
+    SaveSteps({10});
+    const std::string original = fs_->ReadFile(File(10, name)).value();
+    std::vector<std::optional<std::string>> damages = {original + "x", std::nullopt};
+    for (size_t at = 0; at < original.size(); at += 1 + original.size() / 4) {
+      std::string flipped = original;
+      flipped[at] = static_cast<char>(flipped[at] ^ 4);
+      damages.push_back(flipped);
+      damages.push_back(original.substr(0, at));
+    }
+    for (const auto& damage : damages) {
+      ++cases;
+      SaveSteps({10});
+      if (damage.has_value()) {
+        Overwrite(File(10, name), *damage);
+      } else {
+        ASSERT_THAT(fs_->Remove(File(10, name)), IsOk());
+      }
+      EXPECT_THAT(Store().Verify(10),
+                  Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("step-10"), HasSubstr(name))));
+      CheckpointState state = Blank();
+      EXPECT_THAT(Store().Load(10, state),
+                  Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("step-10"), HasSubstr(name))));
+      const std::string warnings = WarningsOfNewestGood(Store());
+      EXPECT_EQ(newest_.value(), 5);
+      EXPECT_THAT(warnings,
+                  AllOf(HasSubstr("step-10 is damaged: " + name), HasSubstr("using step-5")));
+      EXPECT_THAT(Names(), ElementsAre("latest", "step-10.bad", "step-10.bad.txt", "step-5"));
+      EXPECT_THAT(fs_->ReadFile(JoinPath(root_, "step-10.bad.txt")).value(), HasSubstr(name));
+    }
+  }
+  EXPECT_GT(cases, 40);
+}
+
+TEST_F(StoreTest, FlippingAnyBitOfTheManifestIsSeen) {
+  SaveSteps({5});
+  const std::string original = fs_->ReadFile(File(5, kManifestName)).value();
+  for (size_t bit = 0; bit < original.size() * 8; ++bit) {
+    std::string flipped = original;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
+    EXPECT_EQ(ParseManifest(flipped).status().code(), absl::StatusCode::kDataLoss) << bit;
+  }
+  EXPECT_THAT(ParseManifest(original), IsOk());
+}
+
+// Manifests with a right digest around wrong content, as a hostile author would make them.
+TEST_F(StoreTest, HostileManifests) {
+  const auto parse = [](const std::string& body) {
+    return ParseManifest(body + ",\n\"sha256\":\"" + Sha256Hex(body) + "\"}\n").status();
+  };
+  const std::string start = "{\"format\":1,\"step\":5,\"files\":[";
+  EXPECT_THAT(parse(start + R"({"name":"a","size":1,"crc32c":"00000000"}])"), IsOk());
+  for (const std::string file :
+       {R"({"name":"../a","size":1,"crc32c":"00000000"})",
+        R"({"name":"/a","size":1,"crc32c":"00000000"})",
+        R"({"name":"manifest.json","size":1,"crc32c":"00000000"})",
+        R"({"name":"","size":1,"crc32c":"00000000"})",
+        R"({"name":"a","size":-1,"crc32c":"00000000"})",
+        R"({"name":"a","size":1.5,"crc32c":"00000000"})",
+        R"({"name":"a","size":18446744073709551615,"crc32c":"00000000"})",
+        R"({"name":"a","size":1,"crc32c":"0"})", R"({"name":"a","size":1,"crc32c":"0000000g"})",
+        R"({"name":"a","size":1})", R"(7)", R"({"name":7})",
+        R"({"name":"a","name":"b","size":1,"crc32c":"00000000"})",
+        R"({"name":"a","size":1,"crc32c":"00000000"},{"name":"a","size":1,"crc32c":"00000000"})"}) {
+    EXPECT_EQ(parse(start + file + "]").code(), absl::StatusCode::kDataLoss) << file;
+  }
+  EXPECT_EQ(parse("{\"format\":1,\"step\":-5,\"files\":[]").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(parse("{\"format\":0,\"step\":5,\"files\":[]").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(parse("{\"format\":1,\"step\":5").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(parse("[1").code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StoreTest, NewerFormatIsRefusedNotQuarantined) {
+  SaveSteps({5, 10});
+  const std::string body = R"({"format":2,"step":10,"anything":"new")";
+  Overwrite(File(10, kManifestName), body + ",\n\"sha256\":\"" + Sha256Hex(body) + "\"}\n");
+  EXPECT_THAT(Store().NewestGood(),
+              Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("step-10"), HasSubstr("newer Osler"),
+                                                 Not(HasSubstr("damaged")))));
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(5, 10));
+}
+
+TEST_F(StoreTest, ManifestOfAnotherStepAndWrongTensorCount) {
+  SaveSteps({5, 10});
+  std::filesystem::rename(Store().StepDirectory(10), Store().StepDirectory(12));
+  EXPECT_THAT(Store().Verify(12),
+              Fails(ExitCode::kCheckpoint, HasSubstr("manifest.json: is of step 10")));
+}
+
+TEST_F(StoreTest, LinksAreRefused) {
+  SaveSteps({5, 10});
+  const std::string file = File(10, "weights.safetensors"), outside = directory_.File("outside");
+  std::filesystem::rename(file, outside);
+  std::filesystem::create_symlink(outside, file);
+  EXPECT_THAT(Store().Verify(10),
+              Fails(ExitCode::kCheckpoint, HasSubstr("weights.safetensors: is a link")));
+  CheckpointState state = Blank();
+  EXPECT_THAT(Store().Load(10, state),
+              Fails(ExitCode::kCheckpoint, HasSubstr("weights.safetensors: is a link")));
+}
+
+TEST_F(StoreTest, AllDamagedIsAnErrorNowAndLater) {
+  SaveSteps({5, 10});
+  Overwrite(File(5, "cursor.json"), "x");
+  Overwrite(File(10, "cursor.json"), "x");
+  const auto expected =
+      Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("no checkpoint is usable"), HasSubstr("step-5"),
+                                         HasSubstr("step-10"), HasSubstr("begin again")));
+  EXPECT_THAT(Store().NewestGood(), expected);
+  EXPECT_THAT(Store().NewestGood(), expected)
+      << "a second start must not begin from step 0 without a word";
+}
+
+TEST_F(StoreTest, QuarantineIsBounded) {
+  SaveSteps({1, 2, 3, 4, 5, 6});
+  for (int step = 2; step <= 6; ++step) Overwrite(File(step, "cursor.json"), "x");
+  WarningsOfNewestGood(Store());
+  EXPECT_EQ(newest_.value(), 1);
+  EXPECT_THAT(Names(), ElementsAre("latest", "step-1", "step-4.bad", "step-4.bad.txt", "step-5.bad",
+                                   "step-5.bad.txt", "step-6.bad", "step-6.bad.txt"));
+}
+
+TEST_F(StoreTest, UnreadableIsPassedOverNotQuarantined) {
+  SaveSteps({5, 10});
+  ASSERT_OK_AND_ASSIGN(const auto faulty, MakeFaultFs(*fs_, "read:step-10/weights=EIO"));
+  const std::string warnings = WarningsOfNewestGood(CheckpointStore(*faulty, root_, 3));
+  EXPECT_EQ(newest_.value(), 5);
+  EXPECT_THAT(warnings, AllOf(HasSubstr("step-10 cannot be used"), HasSubstr("using step-5")));
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(5, 10));
+}
+
+}  // namespace
+}  // namespace osler
