@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
 done
 [ "$steps" -ge 20 ] || { echo "demo: --steps must be at least 20" >&2; exit 2; }
 
-[ -z "$setup" ] || scripts/setup.sh
+[ -z "$setup" ] || scripts/setup.sh release osler
 osler=${OSLER_BIN:-$repo/build/release/osler}
 python=$repo/.venv/bin/python
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false

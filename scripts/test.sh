@@ -38,8 +38,8 @@ if [ -n "$folders" ]; then
 fi
 scripts/setup.sh "$preset" ${targets[@]+"${targets[@]}"}
 
-failed=0
-scripts/format.sh --check || failed=1
+failed=0 also_failed=
+scripts/format.sh --check || also_failed=format
 
 logs=build/$preset/test_logs
 rm -rf "$logs" && mkdir -p "$logs"
@@ -51,5 +51,5 @@ for label in "${labels[@]}"; do
   cp "build/$preset/Testing/Temporary/LastTest.log" "$logs/$label.log" 2>/dev/null || true
 done
 
-python3 scripts/test_summary.py --max-skips "$max_skips" "$logs" || failed=1
+python3 scripts/test_summary.py --max-skips "$max_skips" ${also_failed:+--also-failed "$also_failed"} "$logs" || failed=1
 exit $failed

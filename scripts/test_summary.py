@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Lists the checks that were skipped with their reasons and prints one closing line over all ctest runs.
 
-    test_summary.py --max-skips N DIR      DIR holds <label>.xml (ctest --output-junit) and <label>.log (LastTest.log)
+    test_summary.py --max-skips N [--also-failed CHECK] DIR      DIR holds <label>.xml (ctest --output-junit) and <label>.log (LastTest.log)
 """
 import argparse
 import pathlib
@@ -26,6 +26,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path)
     parser.add_argument("--max-skips", type=int, required=True)
+    parser.add_argument("--also-failed", action="append", default=[], metavar="CHECK", help="a check outside ctest")
     args = parser.parse_args()
 
     skipped = 0
@@ -33,7 +34,7 @@ def main():
         for count, reason in skips(log.read_text(errors="replace")):
             skipped += count
             print(f"skipped: {count} × {reason}" if count > 1 else f"skipped: {reason}")
-    total, bad, seconds = 0, [], 0.0
+    total, bad, seconds = len(args.also_failed), list(args.also_failed), 0.0
     for report in sorted(args.directory.glob("*.xml")):
         for case in xml.parse(report).getroot().iter("testcase"):
             total += 1
