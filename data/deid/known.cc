@@ -77,21 +77,23 @@ absl::StatusOr<KnownMatcher> KnownMatcher::Create(const KnownIdentifiers& known,
   for (const auto& [kind, value] : known.others) {
     const int number = number_of(value);
     matcher.AddId(value, number);
-    // "MRN-00445566" is also written 00445566 and 445566.
-    const size_t digits = value.find_first_of("0123456789");
-    if (digits == std::string::npos) continue;
-    const size_t first = std::min(value.find_first_not_of('0', digits), value.size());
-    if (digits > 0 && value.find_first_not_of("0123456789", digits) == std::string::npos &&
-        value.size() - digits >= 6) {
-      matcher.AddId(value.substr(digits), number);
-    }
-    if (first > digits && value.size() - first >= 5) matcher.AddId(value.substr(first), number);
+    matcher.AddTail(value, number);
   }
   for (const std::string& id : record_ids) {
     if (id.size() < 5 || id.size() > kMaxValueBytes || !HasDigit(id)) continue;
     matcher.AddId(id, number_of(id));
   }
   return matcher;
+}
+
+// "MRN-00445566" is also written 00445566 and 445566.
+void KnownMatcher::AddTail(const std::string& value, int number) {
+  const size_t digits = value.find_first_of("0123456789");
+  if (digits == std::string::npos) return;
+  const bool only_digits = value.find_first_not_of("0123456789", digits) == std::string::npos;
+  if (digits > 0 && only_digits && value.size() - digits >= 6) AddId(value.substr(digits), number);
+  const size_t first = std::min(value.find_first_not_of('0', digits), value.size());
+  if (first > digits && value.size() - first >= 5) AddId(value.substr(first), number);
 }
 
 void KnownMatcher::AddForm(Form form) {

@@ -50,6 +50,7 @@ class KnownMatcher {
   struct Hit;
   void AddName(const std::string& name, int number);
   void AddId(const std::string& value, int number);
+  void AddTail(const std::string& value, int number);
   void AddForm(Form form);
   void FindForm(const Form& form, const Squeezed& text, std::string_view source,
                 const Shadow& folded, std::vector<Hit>& hits) const;

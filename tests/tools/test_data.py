@@ -4,10 +4,12 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/data"))
 OSLER = os.environ.get("OSLER_BIN", str(ROOT / "build/release/osler"))
 
 
@@ -107,8 +109,8 @@ def test_verify_names_the_bad_file(built, tmp_path):
     assert "manifest" in osler("data", "verify", tmp_path, expect=3).stderr
 
 
-def order(path, *flags):
-    out = osler("data", "inspect", path, "--order", "--seed", 5, "--sequence-length", 16, *flags).stdout
+def order(path, *flags, length=16):
+    out = osler("data", "inspect", path, "--order", "--seed", 5, "--sequence-length", length, *flags).stdout
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -169,6 +171,33 @@ def test_wrong_paths_and_settings(built, tmp_path):
     assert "no-model" in osler("data", "build", "--config", tmp / "build.yaml", "--model", tmp_path / "no-model",
                                "--set", f"output.path={tmp_path}/x", expect=2).stderr
     assert "chat" in osler("data", "inspect", tmp / "SHARDS/train", "--order", expect=2).stderr
+
+
+def test_model_measures_and_chats_come_in_order(built, tmp_path):
+    import tokenizer_models
+    from tokenizers import Tokenizer
+
+    tmp, _ = built
+    document = tokenizer_models.gemma()
+    model = tokenizer_models.write_model(str(tmp_path / "model"), document)
+    build = ["data", "build", "--config", tmp / "build.yaml", "--set", f"output.path={tmp_path}/S", "--model", model]
+    osler(*build)
+    for split in ("train", "validation"):
+        assert len(list((tmp_path / "S" / split / "lengths").iterdir())) == 1
+    packs = order(tmp_path / "S", "--model", model, "--no-shuffle", "--no-packing", length=4096)
+    texts = [Tokenizer.from_str(json.dumps(document)).decode(p["input_ids"], skip_special_tokens=False) for p in packs]
+    assert len(texts) == 32
+    for text in texts:
+        assert "<start_of_turn>user\nAnswer from the note.\n\n[NAME-1], [AGE 90+]-year-old" in text
+        assert "Vogelsang" not in text
+
+    # A chat that the template refuses ends the build, and the earlier output is as it was.
+    before = {p: p.read_bytes() for p in (tmp_path / "S").rglob("*") if p.is_file()}
+    bad = {"id": "x", "subject": "y", "messages": [{"role": "assistant", "content": "a"},
+                                                   {"role": "assistant", "content": "b"}]}
+    (tmp_path / "bad.jsonl").write_text(json.dumps(visit(1)) + "\n" + json.dumps(bad) + "\n")
+    osler(*build, "--set", f"sources.0.path={tmp_path}/bad.jsonl", "--set", "split.validation=0", expect=3)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "S").rglob("*") if p.is_file()}
 
 
 def test_help_has_an_example():
