@@ -1,4 +1,4 @@
-// Our side of test_interop.py, which writes files with other people's libraries, runs one of these
+// Our side of test_slow_interop.py, which writes files with other people's libraries, runs one of these
 // tests on them through OSLER_INTEROP_DIR and reads the result with those libraries again. Alone
 // they have nothing to do.
 #include <cstdlib>
@@ -17,7 +17,7 @@ class Interop : public ::testing::Test {
  protected:
   void SetUp() override {
     const char* directory = std::getenv("OSLER_INTEROP_DIR");
-    if (directory == nullptr) GTEST_SKIP() << "run by tests/checkpoint/test_interop.py";
+    if (directory == nullptr) GTEST_SKIP() << "run by tests/checkpoint/test_slow_interop.py";
     directory_ = directory;
   }
   std::string File(const std::string& name) { return JoinPath(directory_, name); }

@@ -253,7 +253,7 @@ int64_t CharacterAt(const std::string& text, int64_t at) {
 }
 
 // Values that `tokenizers` gave (scripts/golden/make_tokenizer_cases.py). OSLER_TOKENIZER_CASES
-// names another file: tests/data/test_tokenizer.py makes larger ones.
+// names another file: tests/data/test_slow_tokenizer_unicode.py makes larger ones.
 TEST(TokenizerTest, GoldenCases) {
   const char* given = std::getenv("OSLER_TOKENIZER_CASES");
   const std::string path = given != nullptr ? given
