@@ -37,13 +37,13 @@
 #include "parallel/launch.h"
 #include "parallel/mpi/mpi_communicator.h"
 #include "tools/commands.h"
+#include "tools/version.h"
 
 namespace osler {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kVersion[] = "0.1.0";  // a test compares it with CMakeLists.txt
 constexpr double kGiB = 1024.0 * 1024 * 1024;
 constexpr double kLowDiskGiB = 10, kLowMemoryGiB = 2;
 constexpr int64_t kReduceMiB = 64;
@@ -91,7 +91,7 @@ class Findings {
 
 void Versions(Findings& out) {
   const Json versions = {
-      {"osler", kVersion},
+      {"osler", kOslerVersion},
       {"libtorch", TORCH_VERSION},
       {"mpi", MpiLibraryVersion()},
       {"protobuf", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)},
@@ -101,7 +101,7 @@ void Versions(Findings& out) {
       {"compiler", __VERSION__},
   };
   out.facts()["versions"] = versions;
-  out.Ok("osler", absl::StrCat(kVersion, ", back-ends: CPU"));
+  out.Ok("osler", absl::StrCat(kOslerVersion, ", back-ends: CPU"));
   std::vector<std::string> libraries;
   for (const char* name : {"libtorch", "protobuf", "abseil", "openssl", "libc"}) {
     libraries.push_back(absl::StrCat(name, " ", versions[name].get<std::string>()));
