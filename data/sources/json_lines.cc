@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
-#include "data/sources/reject.h"
 #include "data/sources/record_json.h"
+#include "data/sources/reject.h"
 
 namespace osler {
 namespace {

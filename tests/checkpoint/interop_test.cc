@@ -1,6 +1,6 @@
-// Our side of test_slow_interop.py, which writes files with other people's libraries, runs one of these
-// tests on them through OSLER_INTEROP_DIR and reads the result with those libraries again. Alone
-// they have nothing to do.
+// Our side of test_slow_interop.py, which writes files with other people's libraries, runs one of
+// these tests on them through OSLER_INTEROP_DIR and reads the result with those libraries again.
+// Alone they have nothing to do.
 #include <cstdlib>
 
 #include "checkpoint/export.h"

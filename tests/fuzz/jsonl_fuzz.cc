@@ -8,8 +8,8 @@
 #include "base/errors.h"
 #include "data/deid/gate.h"
 #include "data/sources/chat_jsonl.h"
-#include "data/sources/reject.h"
 #include "data/sources/record_json.h"
+#include "data/sources/reject.h"
 #include "data/sources/tokens_jsonl.h"
 #include "tests/fuzz/fuzz.h"
 
