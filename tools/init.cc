@@ -26,6 +26,7 @@ struct InitFlags {
   int64_t intermediate_size = 1024, sliding_window = 512, global_every = 6, max_positions = 32768;
   uint64_t seed = 0;
   bool untied = false;
+  int32_t end_of_turn = -1;  // the tokenizer's id of <end_of_turn>, if it has one
 };
 
 // config.json with every key transformers writes for a Gemma 3 text model and this program reads.
@@ -98,8 +99,10 @@ absl::Status WriteModel(Fs& fs, const InitFlags& flags) {
   if (!flags.tokenizer.empty()) {
     OSLER_RETURN_IF_ERROR(CopySideFiles(fs, flags.tokenizer, flags.output));
   }
-  const nlohmann::ordered_json generation = {
+  nlohmann::ordered_json generation = {
       {"bos_token_id", 2}, {"eos_token_id", 1}, {"pad_token_id", 0}};
+  // Chat models end an answer with their turn, not with the end of the text.
+  if (flags.end_of_turn >= 0) generation["eos_token_id"] = {1, flags.end_of_turn};
   OSLER_RETURN_IF_ERROR(WriteFileDurably(fs, JoinPath(flags.output, "generation_config.json"),
                                          generation.dump(2) + "\n"));
   OSLER_RETURN_IF_ERROR(WriteFileDurably(fs, JoinPath(flags.output, "config.json"), config));
@@ -112,6 +115,7 @@ absl::Status Init(Fs& fs, InitFlags flags) {
   if (flags.global_every < 1) return ConfigError("--global-every must be at least 1");
   if (!flags.tokenizer.empty()) {
     OSLER_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(fs, flags.tokenizer));
+    flags.end_of_turn = tokenizer->IdOf("<end_of_turn>");
     if (flags.vocab_size == 0) flags.vocab_size = tokenizer->vocab_size();
     if (flags.vocab_size < tokenizer->vocab_size()) {
       return ConfigError(absl::StrCat("--vocab-size ", flags.vocab_size,
