@@ -2,12 +2,12 @@
 #include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "configs/config.h"
 #include "tests/testing/matchers.h"
+#include "tests/testing/source_dir.h"
 
 namespace osler {
 namespace {
@@ -15,17 +15,13 @@ namespace {
 using google::protobuf::Descriptor;
 using ::testing::HasSubstr;
 
-std::string Repository() {
-  return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().string();
-}
-
 std::string ReadFile(const std::string& name) {
-  return *MakePosixFs()->ReadFile(JoinPath(Repository(), name));
+  return *MakePosixFs()->ReadFile(JoinPath(testing::SourceDir(), name));
 }
 
 TEST(RecipesTest, Load) {
   const std::unique_ptr<Fs> fs = MakePosixFs();
-  const std::string folder = JoinPath(Repository(), "configs/recipes");
+  const std::string folder = JoinPath(testing::SourceDir(), "configs/recipes");
   ASSERT_OK_AND_ASSIGN(const auto names, fs->List(folder));
   int found = 0;
   for (const std::string& name : names) {

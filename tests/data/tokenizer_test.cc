@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/testing/matchers.h"
+#include "tests/testing/source_dir.h"
 #include "tests/testing/temp_dir.h"
 
 namespace osler {
@@ -256,9 +257,9 @@ int64_t CharacterAt(const std::string& text, int64_t at) {
 // names another file: tests/data/test_slow_tokenizer_unicode.py makes larger ones.
 TEST(TokenizerTest, GoldenCases) {
   const char* given = std::getenv("OSLER_TOKENIZER_CASES");
-  const std::string path = given != nullptr ? given
-                                            : ParentDirectory(ParentDirectory(__FILE__)) +
-                                                  "/golden/tokenizer_cases.json";
+  const std::string path =
+      given != nullptr ? given
+                       : JoinPath(testing::SourceDir(), "tests/golden/tokenizer_cases.json");
   ASSERT_OK_AND_ASSIGN(const std::string text, MakePosixFs()->ReadFile(path));
   const Json cases = Json::parse(text);
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(cases["tokenizer"]));
