@@ -62,6 +62,7 @@ absl::Status OutputFile::Commit() {
   if (status.ok()) status = file_->Close();
   if (status.ok()) status = fs_.Rename(path_ + ".tmp", path_);
   committed_ = status.ok();
+  if (status.ok()) status = fs_.SyncDirectory(ParentDirectory(path_));
   return Reclassify(status, ExitCode::kData);
 }
 

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "data/encoder.h"
 #include "tools/commands.h"
+#include "tools/jsonl.h"
 
 namespace osler {
 namespace {
@@ -35,45 +36,6 @@ constexpr char kMore[] =
 
 struct Flags {
   std::string model, input, output;
-};
-
-// A file that gets its name only when it is complete.
-class AtomicOutput {
- public:
-  AtomicOutput(Fs& fs, std::string path)
-      : fs_(fs), path_(std::move(path)), partial_(path_ + ".tmp") {}
-  ~AtomicOutput() {
-    if (file_ == nullptr) return;
-    file_.reset();
-    fs_.Remove(partial_).IgnoreError();
-  }
-  absl::Status Open() {
-    OSLER_ASSIGN_OR_RETURN(file_, fs_.Open(partial_, OpenMode::kTruncate));
-    return absl::OkStatus();
-  }
-  absl::Status Append(std::string_view line) {
-    buffer_.append(line);
-    return buffer_.size() < (size_t{1} << 20) ? absl::OkStatus() : Flush();
-  }
-  absl::Status Commit() {
-    OSLER_RETURN_IF_ERROR(Flush());
-    OSLER_RETURN_IF_ERROR(file_->Sync());
-    OSLER_RETURN_IF_ERROR(file_->Close());
-    OSLER_RETURN_IF_ERROR(fs_.Rename(partial_, path_));
-    file_.reset();
-    return fs_.SyncDirectory(ParentDirectory(path_));
-  }
-
- private:
-  absl::Status Flush() {
-    OSLER_RETURN_IF_ERROR(file_->Append(buffer_));
-    buffer_.clear();
-    return absl::OkStatus();
-  }
-
-  Fs& fs_;
-  std::string path_, partial_, buffer_;
-  std::unique_ptr<WritableFile> file_;
 };
 
 absl::StatusOr<std::vector<Message>> ReadMessages(const Json& list) {
@@ -119,24 +81,21 @@ absl::StatusOr<EncodedRecord> EncodeLine(const RecordEncoder& encoder, std::stri
   return encoder.EncodeMessages(messages, prompt.get<bool>());
 }
 
-std::string OutputLine(const Tokenizer& tokenizer, const EncodedRecord& encoded) {
+Json OutputLine(const Tokenizer& tokenizer, const EncodedRecord& encoded) {
   std::vector<int> mask;
   mask.reserve(encoded.labels.size());
   for (const int32_t label : encoded.labels) mask.push_back(label != kIgnore);
-  const Json line = {
-      {"input_ids", encoded.ids}, {"mask", mask}, {"text", tokenizer.Decode(encoded.ids)}};
-  return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return {{"input_ids", encoded.ids}, {"mask", mask}, {"text", tokenizer.Decode(encoded.ids)}};
 }
 
 absl::Status Convert(const RecordEncoder& encoder, const std::string& path, std::string_view input,
-                     AtomicOutput& output) {
+                     OutputFile& output) {
   Progress progress("tokenizing", std::count(input.begin(), input.end(), '\n'), "lines");
   for (int64_t number = 1; !input.empty(); ++number) {
     const size_t end = std::min(input.find('\n'), input.size());
     const auto encoded = EncodeLine(encoder, input.substr(0, end));
     if (!encoded.ok()) return Annotate(encoded.status(), absl::StrCat(path, ":", number));
-    const absl::Status written = output.Append(OutputLine(*encoder.tokenizer(), *encoded));
-    if (!written.ok()) return Reclassify(written, ExitCode::kData);
+    OSLER_RETURN_IF_ERROR(output.AppendLine(OutputLine(*encoder.tokenizer(), *encoded)));
     input.remove_prefix(std::min(end + 1, input.size()));
     progress.Update(number);
   }
@@ -149,10 +108,10 @@ absl::Status Run(Fs& fs, const Flags& flags) {
   if (encoder->tokenizer() == nullptr) return Tokenizer::Load(fs, flags.model).status();
   const auto input = fs.Map(flags.input);
   if (!input.ok()) return Reclassify(input.status(), ExitCode::kData);
-  AtomicOutput output(fs, flags.output);
-  if (absl::Status opened = output.Open(); !opened.ok()) return Reclassify(opened, ExitCode::kData);
-  OSLER_RETURN_IF_ERROR(Convert(*encoder, flags.input, (*input)->data(), output));
-  return Reclassify(output.Commit(), ExitCode::kData);
+  const auto output = OutputFile::Create(fs, flags.output);
+  if (!output.ok()) return Reclassify(output.status(), ExitCode::kData);
+  OSLER_RETURN_IF_ERROR(Convert(*encoder, flags.input, (*input)->data(), **output));
+  return (*output)->Commit();
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
-#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"

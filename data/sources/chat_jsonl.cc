@@ -81,25 +81,6 @@ absl::Status ReadKnown(const Json& document, RawRecord& record) {
   return absl::OkStatus();
 }
 
-class ChatJsonl : public Source {
- public:
-  ChatJsonl(JsonLines lines, bool trusted) : lines_(std::move(lines)), trusted_(trusted) {}
-
-  absl::StatusOr<std::optional<RawRecord>> Next() override {
-    OSLER_ASSIGN_OR_RETURN(const std::optional<Json> document, lines_.Next());
-    if (!document.has_value()) return std::nullopt;
-    OSLER_ASSIGN_OR_RETURN(RawRecord record, ParseChatRecord(*document, lines_.origin()));
-    record.trusted = trusted_;
-    return std::optional<RawRecord>(std::move(record));
-  }
-  int64_t position() const override { return lines_.position(); }
-  int64_t size() const override { return lines_.size(); }
-
- private:
-  JsonLines lines_;
-  bool trusted_;
-};
-
 }  // namespace
 
 absl::StatusOr<RawRecord> ParseChatRecord(const Json& document, const Origin& origin) {
@@ -108,10 +89,6 @@ absl::StatusOr<RawRecord> ParseChatRecord(const Json& document, const Origin& or
   OSLER_RETURN_IF_ERROR(ReadMessages(document, record));
   OSLER_RETURN_IF_ERROR(ReadKnown(document, record));
   return record;
-}
-
-std::unique_ptr<Source> MakeChatJsonl(JsonLines lines, bool trusted) {
-  return std::make_unique<ChatJsonl>(std::move(lines), trusted);
 }
 
 }  // namespace osler

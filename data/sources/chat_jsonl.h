@@ -2,15 +2,12 @@
 // "id": […]}}.
 #pragma once
 
-#include <memory>
+#include <nlohmann/json.hpp>
 
 #include "absl/status/statusor.h"
-#include "data/sources/json_lines.h"
-#include "data/sources/source.h"
+#include "data/record.h"
 
 namespace osler {
-
-std::unique_ptr<Source> MakeChatJsonl(JsonLines lines, bool trusted);
 
 // One line's document as a record.
 absl::StatusOr<RawRecord> ParseChatRecord(const nlohmann::json& document, const Origin& origin);

@@ -43,25 +43,6 @@ absl::Status ReadIds(const Json& document, const char* name, bool is_labels, Raw
   return absl::OkStatus();
 }
 
-class TokensJsonl : public Source {
- public:
-  TokensJsonl(JsonLines lines, bool trusted) : lines_(std::move(lines)), trusted_(trusted) {}
-
-  absl::StatusOr<std::optional<RawRecord>> Next() override {
-    OSLER_ASSIGN_OR_RETURN(const std::optional<Json> document, lines_.Next());
-    if (!document.has_value()) return std::nullopt;
-    OSLER_ASSIGN_OR_RETURN(RawRecord record, ParseTokenRecord(*document, lines_.origin()));
-    record.trusted = trusted_;
-    return std::optional<RawRecord>(std::move(record));
-  }
-  int64_t position() const override { return lines_.position(); }
-  int64_t size() const override { return lines_.size(); }
-
- private:
-  JsonLines lines_;
-  bool trusted_;
-};
-
 }  // namespace
 
 absl::StatusOr<RawRecord> ParseTokenRecord(const Json& document, const Origin& origin) {
@@ -79,10 +60,6 @@ absl::StatusOr<RawRecord> ParseTokenRecord(const Json& document, const Origin& o
   return Reject(origin, kWrongShape,
                 absl::StrCat("\"input_ids\" has ", ids, " items, \"labels\" ", labels,
                              ": they must be equally long"));
-}
-
-std::unique_ptr<Source> MakeTokensJsonl(JsonLines lines, bool trusted) {
-  return std::make_unique<TokensJsonl>(std::move(lines), trusted);
 }
 
 }  // namespace osler
