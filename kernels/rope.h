@@ -23,7 +23,7 @@ struct Llama3Ramp {
 struct RopeOptions {
   double theta = 10000;
   double factor = 1;
-  std::optional<Llama3Ramp> llama3;  // nullopt: linear
+  std::optional<Llama3Ramp> llama3 = std::nullopt;  // nullopt: linear
 };
 
 // fp32 tables of shape [T, D] (both halves filled), computed in fp32 like the reference

@@ -19,6 +19,8 @@ absl::StatusOr<DecoderConfig> ReadLlama(ConfigReader& root) {
              .heads = 32,
              .max_positions = 2048},
             config);
+  if (config.hidden_size % config.heads != 0)  // transformers would not load what we export
+    root.Fail("hidden_size", "must be a multiple of num_attention_heads in a Llama model");
   config.score_scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
   RefuseOthers(root, "hidden_act", "silu");
   config.kinds = {{.window = {}, .rope = ReadSharedRope(root, config.max_positions)}};

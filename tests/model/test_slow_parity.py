@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers.models.gemma3 import modeling_gemma3 as gemma3
-from transformers.models.llama import modeling_llama as llama
-from transformers.models.qwen2 import modeling_qwen2 as qwen2
-from transformers.models.qwen3 import modeling_qwen3 as qwen3
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("OSLER_BIN", ROOT / "build/release/osler")).parent / "bin/model_parity"
@@ -48,7 +48,6 @@ class Family:
     model: type
     norm: type
     wide_norm: callable
-    rotary: type
 
     @property
     def architecture(self):
@@ -56,14 +55,11 @@ class Family:
 
 
 FAMILIES = {
-    "gemma3_text": Family(transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, gemma3.Gemma3RMSNorm,
-                          wide_gemma_norm, gemma3.Gemma3RotaryEmbedding),
-    "llama": Family(transformers.LlamaConfig, transformers.LlamaForCausalLM, llama.LlamaRMSNorm, wide_plain_norm,
-                    llama.LlamaRotaryEmbedding),
-    "qwen2": Family(transformers.Qwen2Config, transformers.Qwen2ForCausalLM, qwen2.Qwen2RMSNorm, wide_plain_norm,
-                    qwen2.Qwen2RotaryEmbedding),
-    "qwen3": Family(transformers.Qwen3Config, transformers.Qwen3ForCausalLM, qwen3.Qwen3RMSNorm, wide_plain_norm,
-                    qwen3.Qwen3RotaryEmbedding),
+    "gemma3_text": Family(transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, Gemma3RMSNorm,
+                          wide_gemma_norm),
+    "llama": Family(transformers.LlamaConfig, transformers.LlamaForCausalLM, LlamaRMSNorm, wide_plain_norm),
+    "qwen2": Family(transformers.Qwen2Config, transformers.Qwen2ForCausalLM, Qwen2RMSNorm, wide_plain_norm),
+    "qwen3": Family(transformers.Qwen3Config, transformers.Qwen3ForCausalLM, Qwen3RMSNorm, wide_plain_norm),
 }
 
 # Keyword arguments of the configuration class; "old" marks those whose config.json is written in the spelling before
