@@ -119,6 +119,17 @@ inline void Store(T* p, Vec<Sum<T>> v, Part part) {
   memcpy(p, row, static_cast<size_t>(part.count) * sizeof(T));
 }
 
+// The lanes beyond a part hold `fill`.
+template <typename A>
+inline Vec<A> Filled(Vec<A> v, A, Whole) {
+  return v;
+}
+template <typename A>
+inline Vec<A> Filled(Vec<A> v, A fill, Part part) {
+  for (int i = part.count; i < kLanes<A>; ++i) v[i] = fill;
+  return v;
+}
+
 // v as it would be read back after a store as T.
 template <typename T>
 inline Vec<Sum<T>> Rounded(Vec<Sum<T>> v) {
