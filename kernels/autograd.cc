@@ -4,8 +4,6 @@
 
 #include "kernels/interval_attention.h"
 #include "kernels/interval_attention_cpu.h"
-#include "kernels/rms_norm.h"
-#include "kernels/rms_norm_cpu.h"
 
 namespace osler {
 namespace {
@@ -38,24 +36,6 @@ struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFu
   }
 };
 
-// Saves x, the weight and one number a row.
-struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight_D, double eps, int64_t style) {
-    RmsNormOutput output = RmsNormForward(x, weight_D, eps, static_cast<NormStyle>(style));
-    context->save_for_backward({x, weight_D, output.inverse_rms});
-    context->saved_data["style"] = style;
-    return output.y;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const variable_list saved = context->get_saved_variables();
-    const auto style = static_cast<NormStyle>(context->saved_data["style"].toInt());
-    const RmsNormGradients grad = RmsNormBackward(grads[0], saved[0], saved[1], saved[2], style);
-    return {grad.x, grad.weight_D, {}, {}};
-  }
-};
-
 void CheckAttentionInput(const at::Tensor& q_THD, const at::Tensor& k_SHD,
                          const at::Tensor& v_SHD) {
   TORCH_CHECK(q_THD.dim() == 3 && k_SHD.dim() == 3 && v_SHD.sizes() == k_SHD.sizes(),
@@ -84,12 +64,6 @@ at::Tensor IntervalAttention(const at::Tensor& q_THD, const at::Tensor& k_SHD,
   CheckAttentionInput(q_THD, k_SHD, v_SHD);
   return IntervalAttentionFunction::apply(DenseRows(q_THD), DenseRows(k_SHD), DenseRows(v_SHD),
                                           mask.lo_T, mask.hi_T, options.scale);
-}
-
-at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight_D, double eps, NormStyle style) {
-  TORCH_CHECK(x.dim() > 0 && weight_D.dim() == 1 && weight_D.size(0) == x.size(-1),
-              "the norm's weight has shape ", weight_D.sizes(), " for values of shape ", x.sizes());
-  return RmsNormFunction::apply(x, weight_D, eps, static_cast<int64_t>(style));
 }
 
 }  // namespace osler

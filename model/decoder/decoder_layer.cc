@@ -1,15 +1,14 @@
 #include "model/decoder/decoder_layer.h"
 
 #include <ATen/ops/add.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/silu.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/gated_activation.h"
 #include "kernels/interval_attention.h"
+#include "kernels/norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 
@@ -46,14 +45,32 @@ Activations DecoderLayer::Forward(const Activations& input, const SlotView& para
                                   const SequenceInputs& inputs) const {
   const Parameters p(places_, parameters);
   const at::Tensor attended = Attention(Norm(input.x_TD, p, LayerRole::kInputNorm), p, inputs);
-  const at::Tensor x_TD = at::add(input.x_TD, Norm(attended, p, LayerRole::kPostAttentionNorm));
-  const at::Tensor fed = FeedForward(Norm(x_TD, p, LayerRole::kPreFeedForwardNorm), p);
-  return {at::add(x_TD, Norm(fed, p, LayerRole::kPostFeedForwardNorm))};
+  const AddRmsNormOutput middle = AddThenNorm(
+      input.x_TD, attended, p, LayerRole::kPostAttentionNorm, LayerRole::kPreFeedForwardNorm);
+  const at::Tensor fed = FeedForward(middle.normed, p);
+  const at::Tensor norm = p[LayerRole::kPostFeedForwardNorm];
+  return {norm.defined() ? RmsNormAdd(middle.sum, fed, norm, norm_eps_, norm_style_)
+                         : at::add(middle.sum, fed)};
 }
 
 at::Tensor DecoderLayer::Norm(const at::Tensor& x, const Parameters& p, LayerRole role) const {
-  const at::Tensor weight = p[role];
-  return weight.defined() ? RmsNorm(x, weight, norm_eps_, norm_style_) : x;
+  return RmsNorm(x, p[role], norm_eps_, norm_style_);
+}
+
+AddRmsNormOutput DecoderLayer::AddThenNorm(const at::Tensor& residual, const at::Tensor& x,
+                                           const Parameters& p, LayerRole before_sum,
+                                           LayerRole after_sum) const {
+  const at::Tensor norm = p[before_sum];
+  if (!norm.defined()) return AddRmsNorm(residual, x, p[after_sum], norm_eps_, norm_style_);
+  const at::Tensor sum = RmsNormAdd(residual, x, norm, norm_eps_, norm_style_);
+  return {sum, Norm(sum, p, after_sum)};
+}
+
+at::Tensor DecoderLayer::Rotate(const at::Tensor& x_THD, const Parameters& p, LayerRole norm,
+                                const RopeTables& tables) const {
+  const at::Tensor weight = p[norm];
+  return weight.defined() ? NormRope(x_THD, weight, norm_eps_, norm_style_, tables)
+                          : ApplyRope(x_THD, tables);
 }
 
 at::Tensor DecoderLayer::Project(const at::Tensor& x_TD, const Parameters& p, LayerRole weight,
@@ -65,8 +82,8 @@ DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parame
                                             const RopeTables& tables) const {
   const at::Tensor q_THD = Project(x_TD, p, LayerRole::kQuery, LayerRole::kQueryBias);
   const at::Tensor k_SHD = Project(x_TD, p, LayerRole::kKey, LayerRole::kKeyBias);
-  return {.q_THD = ApplyRope(Norm(q_THD, p, LayerRole::kQueryNorm), tables),
-          .k_SHD = ApplyRope(Norm(k_SHD, p, LayerRole::kKeyNorm), tables),
+  return {.q_THD = Rotate(q_THD, p, LayerRole::kQueryNorm, tables),
+          .k_SHD = Rotate(k_SHD, p, LayerRole::kKeyNorm, tables),
           .v_SHD = Project(x_TD, p, LayerRole::kValue, LayerRole::kValueBias)};
 }
 
@@ -80,9 +97,8 @@ at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
 
 at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p) const {
   const at::Tensor gate = at::linear(x_TD, p[LayerRole::kGate]);
-  const at::Tensor active =
-      activation_ == GateActivation::kSilu ? at::silu(gate) : at::gelu(gate, "tanh");
-  return at::linear(at::mul(active, at::linear(x_TD, p[LayerRole::kUp])), p[LayerRole::kDown]);
+  const at::Tensor up = at::linear(x_TD, p[LayerRole::kUp]);
+  return at::linear(GatedActivation(gate, up, activation_), p[LayerRole::kDown]);
 }
 
 }  // namespace osler
