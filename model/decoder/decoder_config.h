@@ -67,7 +67,7 @@ struct DecoderConfig {
   NormStyle norm_style = NormStyle::kPlain;
   double norm_eps = 1e-6;
   double score_scale = 1;  // of attention scores before the softmax
-  GateKind activation = GateActivation::kSilu;
+  GateKind activation = GateKind::kSilu;
   bool scaled_embedding = false;  // by √hidden_size
 };
 
