@@ -1,7 +1,9 @@
 #include "kernels/linear_cross_entropy.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/maximum.h>
@@ -21,6 +23,16 @@ namespace {
 
 // Of a narrow product on its way into a wide accumulator: it stays in the cache.
 constexpr int64_t kProductBytes = int64_t{4} << 20;
+
+// oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
+// products have a multiple of this many rows, the last ones without target.
+int64_t RowMultiple(const at::Tensor& hidden_TD) {
+  return hidden_TD.scalar_type() == at::kBFloat16 ? 64 : 1;
+}
+
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 void CheckHead(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
                const at::Tensor& targets_T, const LinearCrossEntropyOptions& options) {
@@ -42,7 +54,7 @@ class TargetChunks {
  public:
   TargetChunks(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
                const at::Tensor& targets_T, const LinearCrossEntropyOptions& options)
-      : hidden_TD_(hidden_TD) {
+      : hidden_TD_(hidden_TD), multiple_(RowMultiple(hidden_TD)) {
     CheckHead(hidden_TD, weight_VD, targets_T, options);
     const int64_t vocabulary = weight_VD.size(0);
     index_N_ = at::nonzero(at::ge(targets_T, 0)).squeeze(1);
@@ -59,31 +71,42 @@ class TargetChunks {
                                    options.chunk_bytes / std::max(vocabulary * width, int64_t{1})),
                           1);
     const int64_t chunks = std::max<int64_t>((count() + limit - 1) / limit, 1);
-    size_ = (count() + chunks - 1) / chunks;
+    size_ = RoundUp((count() + chunks - 1) / chunks, multiple_);
     logits_CV_ = at::empty({size_, vocabulary}, hidden_TD.options());
   }
 
   int64_t count() const { return targets_N_.size(0); }
 
   struct Chunk {
-    at::Tensor index_C, hidden_CD, targets_C, logits_CV;  // logits: to be written
+    at::Tensor index_C;  // the rows' places among all; what follows may have more rows, without
+                         // target
+    at::Tensor hidden_CD, targets_C, logits_CV;  // logits: to be written
   };
   template <typename Body>
   void ForEach(Body body) const {
-    for (int64_t from = 0; from < count(); from += size_) {
-      const int64_t length = std::min(size_, count() - from);
-      const at::Tensor index_C = index_N_.narrow(0, from, length);
-      body(Chunk{
-          index_C,
-          all_ ? hidden_TD_.narrow(0, from, length) : at::index_select(hidden_TD_, 0, index_C),
-          targets_N_.narrow(0, from, length), logits_CV_.narrow(0, 0, length)});
-    }
+    for (int64_t from = 0; from < count(); from += size_)
+      body(Make(from, std::min(size_, count() - from)));
   }
 
  private:
+  Chunk Make(int64_t from, int64_t length) const {
+    const int64_t spare = RoundUp(length, multiple_) - length;
+    const at::Tensor index_C = index_N_.narrow(0, from, length);
+    const at::Tensor targets_C = targets_N_.narrow(0, from, length);
+    const at::Tensor logits_CV = logits_CV_.narrow(0, 0, length + spare);
+    if (spare == 0) {
+      return {index_C,
+              all_ ? hidden_TD_.narrow(0, from, length) : at::index_select(hidden_TD_, 0, index_C),
+              targets_C, logits_CV};
+    }
+    const at::Tensor rows_C = at::cat({index_C, at::zeros({spare}, index_C.options())});
+    return {index_C, at::index_select(hidden_TD_, 0, rows_C),
+            at::cat({targets_C, at::full({spare}, -1, targets_C.options())}), logits_CV};
+  }
+
   at::Tensor hidden_TD_, index_N_, targets_N_;
   bool all_ = false;
-  int64_t size_ = 1;
+  int64_t multiple_ = 1, size_ = 1;
   at::Tensor logits_CV_;  // of one chunk, used again by the next
 };
 
@@ -134,8 +157,8 @@ at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
     const SoftmaxTerms terms =
         CrossEntropyTermsCpu(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
-    log_probs_T.index_copy_(0, chunk.index_C,
-                            at::sub(terms.target_T, terms.max_T).sub_(terms.sum_T.log()));
+    const at::Tensor log_probs_C = at::sub(terms.target_T, terms.max_T).sub_(terms.sum_T.log());
+    log_probs_T.index_copy_(0, chunk.index_C, log_probs_C.narrow(0, 0, chunk.index_C.size(0)));
   });
   return log_probs_T;
 }
@@ -154,7 +177,9 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
         CrossEntropyCpu(chunk.logits_CV, chunk.targets_C,
                         {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
     result.loss_sum += SumLoss(terms, chunk.targets_C);
-    result.grad_hidden_TD.index_copy_(0, chunk.index_C, at::mm(chunk.logits_CV, weight_VD));
+    const at::Tensor grad_CD = at::mm(chunk.logits_CV, weight_VD);
+    result.grad_hidden_TD.index_copy_(0, chunk.index_C,
+                                      grad_CD.narrow(0, 0, chunk.index_C.size(0)));
     if (grad_weight_VD.defined()) {
       AddWeightGradient(chunk.logits_CV, chunk.hidden_CD, grad_weight_VD);
     }
