@@ -31,11 +31,11 @@ constexpr Architecture kArchitectures[] = {
 
 }  // namespace
 
-std::string SupportedArchitectures() {
-  return absl::StrJoin(
-      kArchitectures, ", ", [](std::string* out, const Architecture& architecture) {
-        absl::StrAppend(out, architecture.name, " (model_type ", architecture.model_type, ")");
-      });
+std::vector<std::string> SupportedArchitectures() {
+  std::vector<std::string> names;
+  for (const Architecture& known : kArchitectures)
+    names.push_back(absl::StrCat(known.name, " (model_type ", known.model_type, ")"));
+  return names;
 }
 
 absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std::string& name) {
@@ -54,9 +54,10 @@ absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std
       return MakeDecoderSpec(config);
     }
   }
-  return ConfigError(absl::StrCat(name, ": \"architectures\" [", absl::StrJoin(architectures, ", "),
-                                  "] with \"model_type\" \"", model_type,
-                                  "\" is not supported; supported: ", SupportedArchitectures()));
+  return ConfigError(absl::StrCat(
+      name, ": \"architectures\" [", absl::StrJoin(architectures, ", "), "] with \"model_type\" \"",
+      model_type,
+      "\" is not supported; supported: ", absl::StrJoin(SupportedArchitectures(), ", ")));
 }
 
 absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory) {

@@ -38,8 +38,8 @@ struct ModelSpec {
   int64_t vocab_size = 0;
 };
 
-// "Gemma3ForCausalLM (model_type gemma3_text), …", for people.
-std::string SupportedArchitectures();
+// "Gemma3ForCausalLM (model_type gemma3_text)" and so on, for people.
+std::vector<std::string> SupportedArchitectures();
 
 // Reads DIR/config.json. Config errors name the file, the key and the supported architectures.
 absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/errors.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -92,7 +93,7 @@ void AddInitCommand(CLI::App& app, Fs& fs, Action& action) {
   CLI::App* command =
       app.add_subcommand("init", "Write a random-weight model in Hugging Face layout");
   command->footer(absl::StrCat(
-      "Architectures that osler trains: ", SupportedArchitectures(),
+      "Architectures that osler trains: ", absl::StrJoin(SupportedArchitectures(), ", "),
       ".\nExample: osler init --family llama --output models/tiny --tokenizer tokenizers/clinic "
       "--hidden-size 128 --layers 4"));
   command->add_option("--family", flags->family)

@@ -315,7 +315,7 @@ TEST(Registry, TheArchitectureGoesBeforeTheModelType) {
   EXPECT_EQ(spec.family, "llama");
   for (const char* name : {"Gemma3ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM",
                            "Qwen3ForCausalLM", "model_type qwen3"}) {
-    EXPECT_THAT(SupportedArchitectures(), HasSubstr(name));
+    EXPECT_THAT(SupportedArchitectures(), ::testing::Contains(HasSubstr(name)));
   }
 }
 
