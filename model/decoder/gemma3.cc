@@ -70,6 +70,7 @@ class LayerBlock : public Block {
   LayerBlock(int64_t index, std::vector<int64_t> slots, const Gemma3Config& config)
       : slots_(std::move(slots)),
         name_(absl::StrCat("layer.", index)),
+        index_(index),
         kind_(config.local[static_cast<size_t>(index)] ? kLocalKind : kGlobalKind),
         head_dim_(config.head_dim),
         eps_(config.norm_eps),
@@ -98,9 +99,10 @@ class LayerBlock : public Block {
     };
     const RopeTables& tables = inputs.ropes[kind_];
     const at::Tensor q_THD = ApplyRope(Norm(heads(p[kQuery]), p[kQueryNorm]), tables);
-    const at::Tensor k_SHD = ApplyRope(Norm(heads(p[kKey]), p[kKeyNorm]), tables);
+    KeysValues seen{ApplyRope(Norm(heads(p[kKey]), p[kKeyNorm]), tables), heads(p[kValue])};
+    if (inputs.cache != nullptr) seen = inputs.cache->Extend(index_, kind_, seen);
     const at::Tensor out_THD =
-        IntervalAttention(q_THD, k_SHD, heads(p[kValue]), inputs.masks[kind_], {.scale = scale_});
+        IntervalAttention(q_THD, seen.k_SHD, seen.v_SHD, inputs.masks[kind_], {.scale = scale_});
     return at::linear(out_THD.reshape({length, -1}), p[kOutput]);
   }
 
@@ -111,6 +113,7 @@ class LayerBlock : public Block {
 
   std::vector<int64_t> slots_;
   std::string name_;
+  int64_t index_;
   size_t kind_;
   int64_t head_dim_;
   double eps_, scale_;
