@@ -112,6 +112,8 @@ class LineWriter : public GenerationListener {
       streams_.erase(stream);
     }
     line["output_ids"] = std::move(generated.ids);
+    if (flags_.options.log_probs == LogProbs::kChosen)
+      line["logprobs"] = std::move(generated.log_probs);
     line["finish"] = NameOf(generated.finish);
     line["prompt_tokens"] = prompts_[id.prompt].size();
     line["sample"] = id.sample;
@@ -257,6 +259,9 @@ void AddSamplingOptions(CLI::App& command, GenerationOptions& options) {
                   "keep the likeliest tokens that make up this share; 1: all")
       ->capture_default_str();
   command.add_option("--samples", options.samples, "answers to each prompt")->capture_default_str();
+  command.add_flag_callback(
+      "--logprobs", [&options] { options.log_probs = LogProbs::kChosen; },
+      "add each new token's log-probability, before any filter");
   command.add_option("--seed", options.seed)->capture_default_str();
   command.add_option("--batch", options.batch, "sequences at a time")->capture_default_str();
 }

@@ -33,6 +33,13 @@ std::span<const double> Row(const at::Tensor& logits_RV, int64_t row) {
   return {logits_RV.const_data_ptr<double>() + row * width, static_cast<size_t>(width)};
 }
 
+double LogProbOf(std::span<const double> logits, int32_t id) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const double logit : logits) sum += std::exp(logit - largest);
+  return logits[static_cast<size_t>(id)] - largest - std::log(sum);
+}
+
 }  // namespace
 
 GenerationBatch::GenerationBatch(const Model& model, ParameterStore& store,
@@ -152,15 +159,8 @@ at::Tensor GenerationBatch::Logits(const SequenceInputs& inputs, const std::vect
   return at::linear(hidden_RD, store_.slot(model_.head_slot).local).to(at::kDouble).contiguous();
 }
 
-absl::Status GenerationBatch::Advance(int64_t slot, std::span<const double> logits) {
-  Sequence& sequence = *slots_[static_cast<size_t>(slot)];
-  std::vector<int32_t>& ids = sequence.generated.ids;
-  const auto made = static_cast<int64_t>(ids.size());
-  if (!std::all_of(logits.begin(), logits.end(), [](double x) { return std::isfinite(x); })) {
-    return ConfigError(absl::StrCat("the model's output is not a number after ", made,
-                                    " new tokens of prompt ", sequence.id.prompt + 1,
-                                    ": its weights are damaged or overflow in this precision"));
-  }
+int32_t GenerationBatch::Choose(const SequenceId& id, int64_t made,
+                                std::span<const double> logits) const {
   std::vector<double> masked;
   if (made < options_.min_new_tokens) {
     masked.assign(logits.begin(), logits.end());
@@ -170,11 +170,25 @@ absl::Status GenerationBatch::Advance(int64_t slot, std::span<const double> logi
     }
     logits = masked;
   }
-  const uint64_t key = PhiloxKey(
-      options_.seed, absl::StrCat("generate/", sequence.id.prompt, "/", sequence.id.sample));
-  const std::vector<Candidate> candidates = Candidates(logits, options_.sampling);
-  const int32_t token = Pick(candidates, PhiloxUniform(key, static_cast<uint64_t>(made)));
+  const uint64_t key =
+      PhiloxKey(options_.seed, absl::StrCat("generate/", id.prompt, "/", id.sample));
+  return Pick(Candidates(logits, options_.sampling),
+              PhiloxUniform(key, static_cast<uint64_t>(made)));
+}
+
+absl::Status GenerationBatch::Advance(int64_t slot, std::span<const double> logits) {
+  Sequence& sequence = *slots_[static_cast<size_t>(slot)];
+  std::vector<int32_t>& ids = sequence.generated.ids;
+  const auto made = static_cast<int64_t>(ids.size());
+  if (!std::all_of(logits.begin(), logits.end(), [](double x) { return std::isfinite(x); })) {
+    return ConfigError(absl::StrCat("the model's output is not a number after ", made,
+                                    " new tokens of prompt ", sequence.id.prompt + 1,
+                                    ": its weights are damaged or overflow in this precision"));
+  }
+  const int32_t token = Choose(sequence.id, made, logits);
   ids.push_back(token);
+  if (options_.log_probs == LogProbs::kChosen)
+    sequence.generated.log_probs.push_back(LogProbOf(logits, token));
 
   const auto& ends = options_.end_ids;
   if (std::find(ends.begin(), ends.end(), token) != ends.end()) {

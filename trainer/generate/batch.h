@@ -47,6 +47,9 @@ class GenerationBatch {
   absl::Status Decode();
   // Logits [R, V] in fp64 of the rows given of a pass's last hidden states.
   at::Tensor Logits(const SequenceInputs& inputs, const std::vector<int64_t>& rows);
+  // The token after `made` new ones. Its random number depends on the seed, the sequence and
+  // `made`.
+  int32_t Choose(const SequenceId& id, int64_t made, std::span<const double> logits) const;
   // The next token of the sequence in `slot`; the slot is free again when that was the last.
   absl::Status Advance(int64_t slot, std::span<const double> logits);
   int64_t Limit(size_t prompt) const;  // new tokens

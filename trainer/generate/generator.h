@@ -23,6 +23,9 @@
 
 namespace osler {
 
+// Whether Generated::log_probs is filled; that costs a softmax over the vocabulary a token.
+enum class LogProbs { kNone, kChosen };
+
 struct GenerationOptions {
   SamplingOptions sampling;
   int64_t max_new_tokens = 256;  // at most; the model's max_positions may end a sequence before
@@ -31,6 +34,7 @@ struct GenerationOptions {
   int64_t batch = 8;             // sequences at a time
   uint64_t seed = 0;
   std::vector<int32_t> end_ids;  // any of them ends a sequence
+  LogProbs log_probs = LogProbs::kNone;
 };
 
 struct SequenceId {
@@ -46,6 +50,7 @@ enum class Finish {
 
 struct Generated {
   std::vector<int32_t> ids;
+  std::vector<double> log_probs;  // of each id, as the model gives it: before any filter
   Finish finish = Finish::kLength;
 };
 
