@@ -34,12 +34,19 @@ def prompts(count, low, high, seed=0):
 
 
 def save(path, ends=None, config=None):
-    """A random model that generation_config.json ends at `ends`."""
-    common.save_model(path, config)
+    """A random model of the configuration's family, Gemma 3 by default; generation_config.json ends it at `ends`."""
+    model = transformers.AutoModelForCausalLM.from_config(config or common.tiny_config())
+    common.redraw(model).save_pretrained(path)
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends} if ends is not None else {}))
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
     return path
+
+
+def load(path, dtype=torch.float32):
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+    model.model.embed_tokens.padding_idx = None  # id 0 is a token like any other
+    return model.eval()
 
 
 def greedy(model, ids, new, ends=None, **more):
@@ -60,35 +67,52 @@ def greedy_padded(model, asked, new):
     return [row[width:].tolist() for row in out]
 
 
+SIZES = dict(vocab_size=131, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=512, pad_token_id=None, bos_token_id=2, eos_token_id=None)
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+FAMILIES = {
+    # The window of 8 is shorter than most prompts and than all sequences: rings wrap many times.
+    "gemma3": common.tiny_config(),
+    "gemma3-untied": common.tiny_config(tie_word_embeddings=False, sliding_window=24),
+    "llama": transformers.LlamaConfig(**SIZES, rope_parameters=LLAMA3),
+    "llama-tied": transformers.LlamaConfig(**SIZES, head_dim=16, tie_word_embeddings=True),
+    "qwen2": transformers.Qwen2Config(**SIZES),
+    "qwen3": transformers.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
+}
+
+
 @pytest.mark.parametrize("precision,dtype", [("fp32", torch.float32), ("fp64", torch.float64)])
-def test_greedy_equals_transformers(tmp_path, precision, dtype):
-    # The window of 8 is shorter than most prompts and than all sequences: rings wrap many times. The first prompts
-    # have room for one more token only, so slots are handed on while others run.
-    save(tmp_path / "m", ends=[7, 11])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_transformers(tmp_path, family, precision, dtype):
+    # Nine prompts for four slots, one of which at least ends early: slots are handed on while others run.
+    save(tmp_path / "m", config=FAMILIES[family])
+    reference = load(tmp_path / "m", dtype)
     asked = prompts(9, 1, 40, seed=3)
+    ends = [greedy(reference, asked[1], 10)[-1], 11]
+    (tmp_path / "m/generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     lines = generate(tmp_path, tmp_path / "m", ask(asked), "--max-new-tokens", 40, "--batch", 4, "--precision",
                      precision)
-    reference = common.load_model(tmp_path / "m", dtype)
     assert len(lines) == len(asked)
     for ids, line in zip(asked, lines):
-        assert line["output_ids"] == greedy(reference, ids, 40, [7, 11])
+        assert line["output_ids"] == greedy(reference, ids, 40, ends)
         assert line["prompt_tokens"] == len(ids)
-        assert line["finish"] == ("eos" if line["output_ids"][-1] in (7, 11) else "length")
-    assert len({line["finish"] for line in lines}) == 2
+        assert line["finish"] == ("eos" if line["output_ids"][-1] in ends else "length")
+    assert lines[1]["finish"] == "eos" and len(lines[1]["output_ids"]) <= 10
 
 
 def test_greedy_equals_a_left_padded_batch(tmp_path):
     save(tmp_path / "m")
     asked = prompts(6, 2, 30, seed=4)
     lines = generate(tmp_path, tmp_path / "m", ask(asked), "--max-new-tokens", 20)
-    assert [line["output_ids"] for line in lines] == greedy_padded(common.load_model(tmp_path / "m"), asked, 20)
+    assert [line["output_ids"] for line in lines] == greedy_padded(load(tmp_path / "m"), asked, 20)
 
 
 def test_cached_log_probs_equal_a_pass_over_everything(tmp_path):
     save(tmp_path / "m")
     asked = prompts(5, 1, 60, seed=6)
     lines = generate(tmp_path, tmp_path / "m", ask(asked), "--max-new-tokens", 50, "--logprobs", "--temperature", 1)
-    reference = common.load_model(tmp_path / "m")
+    reference = load(tmp_path / "m")
     for ids, line in zip(asked, lines):
         everything = torch.tensor([ids + line["output_ids"]])
         with torch.no_grad():
@@ -115,7 +139,7 @@ def test_samples_follow_the_distribution(tmp_path):
                      "--temperature", 1.3, "--top-k", 6, "--seed", 2)
     assert [line["sample"] for line in lines] == list(range(count))
     with torch.no_grad():
-        logits = common.load_model(tmp_path / "m")(torch.tensor([ids])).logits[0, -1]
+        logits = load(tmp_path / "m")(torch.tensor([ids])).logits[0, -1]
     values, tokens = (logits / 1.3).topk(6)
     drawn = [line["output_ids"][0] for line in lines]
     assert set(drawn) == set(tokens.tolist())
@@ -129,7 +153,7 @@ def test_samples_follow_the_distribution(tmp_path):
 def test_min_new_tokens(tmp_path):
     save(tmp_path / "m")
     ids = prompts(1, 10, 10)[0]
-    reference = common.load_model(tmp_path / "m")
+    reference = load(tmp_path / "m")
     end = greedy(reference, ids, 3)[2]
     save(tmp_path / "m", ends=end)
     early, late = (generate(tmp_path, tmp_path / "m", ask([ids]), "--max-new-tokens", 12, *flags)[0]
@@ -178,7 +202,7 @@ def test_text_is_what_transformers_decodes(tmp_path, chat_model):
     asked = [tokenizer(text)["input_ids"],
              tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)["input_ids"],
              [2, 300, 17]]
-    reference = common.load_model(path)
+    reference = load(path)
     for ids, line in zip(asked, lines):
         assert line["prompt_tokens"] == len(ids)
         assert line["output_ids"] == greedy(reference, ids, 40, [1, 106])
