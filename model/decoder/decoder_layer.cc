@@ -32,6 +32,7 @@ class DecoderLayer::Parameters {
 DecoderLayer::DecoderLayer(int64_t index, std::vector<int64_t> slots, const DecoderConfig& config)
     : slots_(std::move(slots)),
       name_(absl::StrCat("layer.", index)),
+      index_(index),
       kind_(config.kind_of_layer[static_cast<size_t>(index)]),
       head_dim_(config.head_dim),
       norm_style_(config.norm_style),
@@ -83,14 +84,16 @@ DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parame
   const at::Tensor q_THD = Project(x_TD, p, LayerRole::kQuery, LayerRole::kQueryBias);
   const at::Tensor k_SHD = Project(x_TD, p, LayerRole::kKey, LayerRole::kKeyBias);
   return {.q_THD = Rotate(q_THD, p, LayerRole::kQueryNorm, tables),
-          .k_SHD = Rotate(k_SHD, p, LayerRole::kKeyNorm, tables),
-          .v_SHD = Project(x_TD, p, LayerRole::kValue, LayerRole::kValueBias)};
+          .keys = {.k_SHD = Rotate(k_SHD, p, LayerRole::kKeyNorm, tables),
+                   .v_SHD = Project(x_TD, p, LayerRole::kValue, LayerRole::kValueBias)}};
 }
 
 at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
                                    const SequenceInputs& inputs) const {
   const Heads heads = MakeHeads(x_TD, p, inputs.ropes[kind_]);
-  const at::Tensor out_THD = IntervalAttention(heads.q_THD, heads.k_SHD, heads.v_SHD,
+  const KeysValues seen =
+      inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
+  const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
                                                inputs.masks[kind_], {.scale = score_scale_});
   return at::linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput]);
 }

@@ -26,7 +26,8 @@ class DecoderLayer final : public Block {
  private:
   class Parameters;
   struct Heads {
-    at::Tensor q_THD, k_SHD, v_SHD;
+    at::Tensor q_THD;
+    KeysValues keys;
   };
   at::Tensor Norm(const at::Tensor& x, const Parameters& p, LayerRole role) const;
   // residual + x, x normed first where the family has that norm, and the sum's own norm.
@@ -47,6 +48,7 @@ class DecoderLayer final : public Block {
   std::vector<int64_t> slots_;
   std::map<LayerRole, size_t> places_;  // in a SlotView
   std::string name_;
+  int64_t index_;
   size_t kind_;
   int64_t head_dim_;
   NormStyle norm_style_;
