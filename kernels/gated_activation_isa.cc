@@ -13,9 +13,9 @@ struct Gate {
 
   static Vec<A> Share(Vec<A> x) {
     if constexpr (kind == GateKind::kSilu) {
-      return Sigmoid<A>(x);
+      return Sigmoid(x);
     } else {
-      return Sigmoid<A>(x * (x * x * (kScale * kCubic) + kScale));
+      return Sigmoid(x * (x * x * (kScale * kCubic) + kScale));
     }
   }
   // d(x·σ(u))/dx from σ(u).

@@ -58,22 +58,14 @@ void BackwardRow(const NormBackward& in, Sum<T>* grad_gain, int64_t row) {
     dots[k] += Load(grad + i, span) * Load(gain + i, span) * Load(x + i, span);
   });
   const A c = PullBack(SumOf4<A>(dots), r, in.width);
-  if (grad_sum != nullptr) {
-    grad_sum += row * in.width;
-    ForEach<T>(in.width, [&](int64_t i, auto span) {
-      const Vec<A> back = Load(grad + i, span) * Load(gain + i, span) * r - Load(x + i, span) * c;
-      Store(grad_x + i, back + Load(grad_sum + i, span), span);
-    });
-  } else {
-    ForEach<T>(in.width, [&](int64_t i, auto span) {
-      Store(grad_x + i, Load(grad + i, span) * Load(gain + i, span) * r - Load(x + i, span) * c,
-            span);
-    });
-  }
-  if (grad_gain == nullptr) return;
+  if (grad_sum != nullptr) grad_sum += row * in.width;
   ForEach<T>(in.width, [&](int64_t i, auto span) {
-    const Vec<A> n = Normalised<T, style>(Load(x + i, span), r);
-    Store(grad_gain + i, Load(grad_gain + i, span) + Load(grad + i, span) * n, span);
+    const Vec<A> g = Load(grad + i, span), v = Load(x + i, span);
+    Vec<A> back = g * Load(gain + i, span) * r - v * c;
+    if (grad_sum != nullptr) back += Load(grad_sum + i, span);
+    Store(grad_x + i, back, span);
+    if (grad_gain == nullptr) return;
+    Store(grad_gain + i, Load(grad_gain + i, span) + g * Normalised<T, style>(v, r), span);
   });
 }
 

@@ -11,6 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace osler {
 namespace {
 
@@ -74,10 +78,19 @@ inline __attribute__((always_inline)) void ForEachOf4(int64_t n, F f) {
   if (i < n) f(i, Part{static_cast<int>(n - i)}, 0);
 }
 
+// Asks for what a walk over p will read or write some lines later. The processor fetches ahead
+// within a page of 4 KiB only, and a kernel of many instructions a value reaches the next page too
+// late by itself.
+constexpr int kAheadBytes = 1024;
+inline void FetchAhead(const void* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kAheadBytes));
+}
+
 // Loads of a part are zero beyond it; stores of a part touch nothing beyond it.
 inline Vec<float> Load(const float* p, Whole) {
   Vec<float> v;
   memcpy(&v, p, sizeof v);
+  FetchAhead(p);
   return v;
 }
 inline Vec<double> Load(const double* p, Whole) {
@@ -91,6 +104,7 @@ inline Vec<float> Widened(Bits16 h) {
 inline Vec<float> Load(const BFloat16* p, Whole) {
   Bits16 v;
   memcpy(&v, p, sizeof v);
+  FetchAhead(p);
   return Widened(v);
 }
 template <typename T>
@@ -100,16 +114,25 @@ inline Vec<Sum<T>> Load(const T* p, Part part) {
   return Load(row, Whole{});
 }
 
-// To the nearest bf16, ties to even; a NaN stays one.
-inline Bits32 RoundedBits(Vec<float> v) {
+// To the nearest bf16, ties to even; a NaN stays one. (The instruction takes fp32 numbers below
+// 2⁻¹²⁶ for 0.)
+#if defined(__AVX512BF16__)
+inline Bits16 Narrowed(Vec<float> v) { return (Bits16)_mm512_cvtneps_pbh((__m512)v); }
+#else
+inline Bits16 Narrowed(Vec<float> v) {
   const Bits32 bits = (Bits32)v;
   const Bits32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return v == v ? rounded : (Bits32{} + 0x7fc0);
+  return __builtin_convertvector(v == v ? rounded : (Bits32{} + 0x7fc0), Bits16);
 }
-inline void Store(float* p, Vec<float> v, Whole) { memcpy(p, &v, sizeof v); }
+#endif
+inline void Store(float* p, Vec<float> v, Whole) {
+  memcpy(p, &v, sizeof v);
+  FetchAhead(p);
+}
 inline void Store(double* p, Vec<double> v, Whole) { memcpy(p, &v, sizeof v); }
 inline void Store(BFloat16* p, Vec<float> v, Whole) {
-  const Bits16 h = __builtin_convertvector(RoundedBits(v), Bits16);
+  const Bits16 h = Narrowed(v);
+  FetchAhead(p);
   memcpy(p, &h, sizeof h);
 }
 template <typename T>
@@ -134,7 +157,7 @@ inline Vec<A> Filled(Vec<A> v, A fill, Part part) {
 template <typename T>
 inline Vec<Sum<T>> Rounded(Vec<Sum<T>> v) {
   if constexpr (sizeof(T) == sizeof(BFloat16)) {
-    return (Vec<float>)(RoundedBits(v) << 16);
+    return Widened(Narrowed(v));
   } else {
     return v;
   }
@@ -199,11 +222,20 @@ inline Vec<double> Tanh(Vec<double> v) {
   return v;
 }
 
-// 1 / (1 + e^−v), with a small relative error for very negative v too.
-template <typename A>
-inline Vec<A> Sigmoid(Vec<A> v) {
-  return 1 / (Exp(-v) + 1);
+// 1 / v to about one unit in the last place, without the slow division where there is an estimate
+// of 14 bits.
+inline Vec<float> Reciprocal(Vec<float> v) {
+#if defined(__AVX512F__)
+  const Vec<float> estimate = (Vec<float>)_mm512_maskz_rcp14_ps(0xffff, (__m512)v);
+  return estimate * (2 - v * estimate);
+#else
+  return 1 / v;
+#endif
 }
+
+// 1 / (1 + e^−v), with a small relative error for very negative v too.
+inline Vec<float> Sigmoid(Vec<float> v) { return Reciprocal(Exp(-v) + 1); }
+inline Vec<double> Sigmoid(Vec<double> v) { return 1 / (Exp(-v) + 1); }
 
 }  // namespace
 }  // namespace osler
