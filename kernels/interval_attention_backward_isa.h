@@ -24,11 +24,12 @@ class BackwardPass {
     Scratch(int64_t width, std::byte* base) {
       const int64_t stride = Kind::WidthStride(width);
       Carver carver(base);
-      key_rows = carver.Take<Word>(kBackwardKeys * stride / kPair);
-      value_rows = carver.Take<Word>(kBackwardKeys * stride / kPair);
-      key_pairs = carver.Take<Word>(Kind::RowPairWords(kBackwardKeys, width));
-      grad_key = carver.Take<Sum>(kBackwardKeys * stride);
-      grad_value = carver.Take<Sum>(kBackwardKeys * stride);
+      block_keys = RoundUp(kBackwardKeyValues / width, 32);
+      key_rows = carver.Take<Word>(block_keys * stride / kPair);
+      value_rows = carver.Take<Word>(block_keys * stride / kPair);
+      key_pairs = carver.Take<Word>(Kind::RowPairWords(block_keys, width));
+      grad_key = carver.Take<Sum>(block_keys * stride);
+      grad_value = carver.Take<Sum>(block_keys * stride);
       query = carver.Take<Word>(kColumns * stride / kPair);
       query_paired = carver.Take<Word>(kColumns * stride / kPair);
       grad_out = carver.Take<Word>(kColumns * stride / kPair);
@@ -52,7 +53,7 @@ class BackwardPass {
     Word *key_rows, *value_rows, *key_pairs, *query, *query_paired, *grad_out, *grad_out_paired;
     Word *weights, *grad_scores, *grad_scores_paired;
     Sum *grad_key, *grad_value, *grad_query, *row, *scores, *grad_weights, *lo, *hi, *lse, *delta;
-    int64_t bytes;
+    int64_t block_keys, bytes;
   };
 
   BackwardPass(const AttentionArguments& args, const AttentionBlock& block, std::byte* scratch)
@@ -94,7 +95,7 @@ class BackwardPass {
     const auto v = [&](int64_t i) { return RowOf<Input>(args_.v, keys_.begin + i, head); };
     Kind::PackRows(k, n, padded, width, s_.key_rows);
     Kind::PackRows(v, n, padded, width, s_.value_rows);
-    Kind::PackRowPairs(k, n, RoundUp(n, 32), width, s_.key_pairs, kBackwardKeys / kPair);
+    Kind::PackRowPairs(k, n, RoundUp(n, 32), width, s_.key_pairs, s_.block_keys / kPair);
     const auto bytes = static_cast<size_t>(padded * stride()) * sizeof(Sum);
     std::memset(s_.grad_key, 0, bytes);
     std::memset(s_.grad_value, 0, bytes);
@@ -185,7 +186,7 @@ class BackwardPass {
     }
     if (n == 0) return;
     const LeftMatrix<Word> turned =
-        Kind::ByWidth(s_.key_rows, s_.key_pairs, kBackwardKeys / kPair, at + computed.begin, width);
+        Kind::ByWidth(s_.key_rows, s_.key_pairs, s_.block_keys / kPair, at + computed.begin, width);
     Kind::Multiply(
         Into::kAdd, {Kind::WidthRows(width), columns, n / kPair}, turned,
         {s_.grad_scores_paired + computed.begin / kPair * kColumns + part.begin, kColumns},

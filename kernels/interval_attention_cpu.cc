@@ -6,9 +6,12 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <limits>
+#include <mutex>
+#include <optional>
+#include <queue>
 #include <vector>
 
 #include "kernels/interval_attention_tiles.h"
@@ -81,31 +84,66 @@ AttentionArguments ArgumentsOf(const IntervalAttentionInput& input, const Attent
   return args;
 }
 
-// Threads take the next block as they finish one. Which thread computes a block changes no bit.
-class Workers {
+// Steps that may run now, those with the longest path first.
+class StepQueue {
  public:
-  Workers(Kernel kernel, int64_t scratch_bytes, size_t most_blocks)
-      : kernel_(kernel),
-        scratch_bytes_(scratch_bytes),
-        count_(std::min(static_cast<int64_t>(most_blocks), int64_t{at::get_num_threads()})),
-        scratch_(at::empty({count_ * scratch_bytes}, at::kByte)) {}
+  explicit StepQueue(const std::vector<AttentionStep>& steps)
+      : steps_(steps), left_(steps.size()), before_{steps} {
+    for (size_t i = 0; i < steps.size(); ++i) {
+      waits_.push_back(steps[i].waits);
+      if (steps[i].waits == 0) ready_.push(i);
+    }
+  }
 
-  void Run(const AttentionArguments& args, const std::vector<AttentionBlock>& blocks) {
-    std::atomic<size_t> next = 0;
-    auto* const scratch = static_cast<std::byte*>(scratch_.mutable_data_ptr());
-    at::parallel_for(0, std::min(count_, static_cast<int64_t>(blocks.size())), 1,
-                     [&](int64_t worker, int64_t) {
-                       for (size_t i = next++; i < blocks.size(); i = next++) {
-                         kernel_(args, blocks[i], scratch + worker * scratch_bytes_);
-                       }
-                     });
+  // Waits for a step; nothing once all have been taken.
+  std::optional<size_t> Take() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return left_ == 0 || !ready_.empty(); });
+    if (left_ == 0) return std::nullopt;
+    const size_t step = ready_.top();
+    ready_.pop();
+    if (--left_ == 0) changed_.notify_all();
+    return step;
+  }
+
+  void Finish(size_t step) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const int32_t next : steps_[step].next) {
+      if (next < 0 || --waits_[static_cast<size_t>(next)] > 0) continue;
+      ready_.push(static_cast<size_t>(next));
+      changed_.notify_one();
+    }
   }
 
  private:
-  Kernel kernel_;
-  int64_t scratch_bytes_, count_;
-  at::Tensor scratch_;
+  struct Before {
+    const std::vector<AttentionStep>& steps;
+    bool operator()(size_t a, size_t b) const { return steps[a].path < steps[b].path; }
+  };
+  const std::vector<AttentionStep>& steps_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t left_;  // not taken yet
+  std::vector<int32_t> waits_;
+  Before before_;
+  std::priority_queue<size_t, std::vector<size_t>, Before> ready_{before_};
 };
+
+// Which thread runs a step, and when, changes no bit.
+void RunSteps(Kernel kernel, int64_t scratch_bytes, const AttentionArguments& args,
+              const std::vector<AttentionStep>& steps) {
+  const int64_t workers =
+      std::min(static_cast<int64_t>(steps.size()), int64_t{at::get_num_threads()});
+  const at::Tensor scratch = at::empty({workers * scratch_bytes}, at::kByte);
+  auto* const pieces = static_cast<std::byte*>(scratch.mutable_data_ptr());
+  StepQueue queue(steps);
+  at::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    while (const std::optional<size_t> step = queue.Take()) {
+      kernel(args, steps[*step].block, pieces + worker * scratch_bytes);
+      queue.Finish(*step);
+    }
+  });
+}
 
 }  // namespace
 
@@ -120,9 +158,8 @@ AttentionOutput IntervalAttentionForwardCpu(const IntervalAttentionInput& input,
     output.lse_TH.fill_(-std::numeric_limits<double>::infinity());
   }
   const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
-  const std::vector<AttentionBlock> blocks = PlanForward(input.mask, HeadsOf(input));
-  Workers(kernels.forward, kernels.forward_scratch_bytes(q_THD.size(2)), blocks.size())
-      .Run(ArgumentsOf(input, output), blocks);
+  RunSteps(kernels.forward, kernels.forward_scratch_bytes(q_THD.size(2)),
+           ArgumentsOf(input, output), PlanForward(input.mask, HeadsOf(input)));
   return output;
 }
 
@@ -141,11 +178,8 @@ IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& g
   args.grad_k = sum.k_SHD.mutable_data_ptr();
   args.grad_v = sum.v_SHD.mutable_data_ptr();
   const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
-  const auto waves = PlanBackward(input.mask, HeadsOf(input));
-  size_t most = 0;
-  for (const std::vector<AttentionBlock>& wave : waves) most = std::max(most, wave.size());
-  Workers workers(kernels.backward, kernels.backward_scratch_bytes(q_THD.size(2)), most);
-  for (const std::vector<AttentionBlock>& wave : waves) workers.Run(args, wave);
+  RunSteps(kernels.backward, kernels.backward_scratch_bytes(q_THD.size(2)), args,
+           PlanBackward(input.mask, HeadsOf(input), q_THD.size(2)));
   const at::ScalarType dtype = q_THD.scalar_type();
   return {sum.q_THD.to(dtype), sum.k_SHD.to(dtype), sum.v_SHD.to(dtype)};
 }

@@ -53,11 +53,13 @@ struct AttentionKernels {
   void (*backward)(const AttentionArguments&, const AttentionBlock&, std::byte* scratch);
 };
 
-// Blocks are at most this large. Widths are multiples of 8 up to kMaxAttentionWidth.
-inline constexpr int64_t kMaxAttentionWidth = 256;
-inline constexpr int64_t kForwardColumns = 256;
+inline constexpr int64_t kMaxAttentionWidth = 256;  // widths are multiples of 8
+
+// The most columns, and keys, of a block. Larger ones pack keys and columns less often; smaller
+// ones balance better.
+inline constexpr int64_t kForwardColumns = 1024;
 inline constexpr int64_t kBackwardColumns = 1024;
-inline constexpr int64_t kBackwardKeys = 256;
+inline constexpr int64_t kBackwardKeyValues = 65536;  // keys × width
 
 // Scratch is aligned to 64 bytes.
 const AttentionKernels& GetAttentionKernels(CpuIsa isa, AttentionType type);

@@ -32,11 +32,6 @@ std::vector<Component> Components(const Intervals& in) {
   return components;
 }
 
-struct Costed {
-  int64_t scores;  // (column, key) pairs that the mask lets through
-  AttentionBlock block;
-};
-
 // The pairs of the block's rows whose keys lie in [begin, end).
 int64_t Scores(const Intervals& in, const AttentionBlock& block, int64_t group, int64_t begin,
                int64_t end) {
@@ -49,23 +44,6 @@ int64_t Scores(const Intervals& in, const AttentionBlock& block, int64_t group, 
   return sum;
 }
 
-void AddForEachHead(const Costed& costed, int64_t key_heads, std::vector<Costed>& to) {
-  to.push_back(costed);
-  for (int64_t head = 1; head < key_heads; ++head) {
-    to.push_back(costed);
-    to.back().block.key_head = head;
-  }
-}
-
-std::vector<AttentionBlock> CostliestFirst(std::vector<Costed> blocks) {
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const Costed& a, const Costed& b) { return a.scores > b.scores; });
-  std::vector<AttentionBlock> sorted;
-  sorted.reserve(blocks.size());
-  for (const Costed& costed : blocks) sorted.push_back(costed.block);
-  return sorted;
-}
-
 // Calls body(block index, block) for a component's columns in blocks of at most `most`.
 template <class Body>
 void ForColumnBlocks(const Component& component, int64_t group, int64_t most, const Body& body) {
@@ -73,6 +51,41 @@ void ForColumnBlocks(const Component& component, int64_t group, int64_t most, co
   for (int64_t column = first, i = 0; column < end; column += most, ++i) {
     body(i, AttentionBlock{0, column, std::min(most, end - column), component.key, component.keys});
   }
+}
+
+// A backward step with the number of its columns and of its keys among all.
+struct Placed {
+  AttentionStep step;
+  int64_t slots[2];
+  int64_t wave;  // of a Latin square: in one wave no two steps share columns or keys
+};
+
+std::vector<AttentionStep> Chained(std::vector<Placed> placed, int64_t slots) {
+  std::stable_sort(placed.begin(), placed.end(),
+                   [](const Placed& a, const Placed& b) { return a.wave < b.wave; });
+  std::vector<AttentionStep> steps;
+  std::vector<int32_t> last[2];
+  for (std::vector<int32_t>& each : last) each.assign(static_cast<size_t>(slots), -1);
+  for (const Placed& each : placed) {
+    const auto index = static_cast<int32_t>(steps.size());
+    steps.push_back(each.step);
+    for (int side = 0; side < 2; ++side) {
+      int32_t& before = last[side][static_cast<size_t>(each.slots[side])];
+      if (before >= 0) {
+        steps[static_cast<size_t>(before)].next[side] = index;
+        ++steps.back().waits;
+      }
+      before = index;
+    }
+  }
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    int64_t after = 0;
+    for (const int32_t next : step->next) {
+      if (next >= 0) after = std::max(after, steps[static_cast<size_t>(next)].path);
+    }
+    step->path += after;
+  }
+  return steps;
 }
 
 }  // namespace
@@ -92,44 +105,47 @@ void CheckIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys) {
   }
 }
 
-std::vector<AttentionBlock> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads) {
+std::vector<AttentionStep> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads) {
   const Intervals in(mask);
-  std::vector<Costed> blocks;
+  std::vector<AttentionStep> steps;
   for (const Component& component : Components(in)) {
-    ForColumnBlocks(
-        component, heads.group, kForwardColumns, [&](int64_t, const AttentionBlock& block) {
-          const int64_t scores = Scores(in, block, heads.group, block.key, block.key + block.keys);
-          AddForEachHead({scores, block}, heads.key_heads, blocks);
-        });
+    ForColumnBlocks(component, heads.group, kForwardColumns, [&](int64_t, AttentionBlock block) {
+      const int64_t scores = Scores(in, block, heads.group, block.key, block.key + block.keys);
+      for (block.key_head = 0; block.key_head < heads.key_heads; ++block.key_head) {
+        steps.push_back({block, scores, scores, 0, {-1, -1}});
+      }
+    });
   }
-  return CostliestFirst(std::move(blocks));
+  return steps;
 }
 
-std::vector<std::vector<AttentionBlock>> PlanBackward(const MaskIntervals& mask,
-                                                      const AttentionHeads& heads) {
+std::vector<AttentionStep> PlanBackward(const MaskIntervals& mask, const AttentionHeads& heads,
+                                        int64_t width) {
   const Intervals in(mask);
-  std::vector<std::vector<Costed>> waves;
+  const int64_t most_keys = kBackwardKeyValues / width;
+  std::vector<Placed> placed;
+  int64_t slots = 0;
   for (const Component& component : Components(in)) {
     const int64_t columns = component.rows * heads.group;
     const int64_t count = std::max((columns + kBackwardColumns - 1) / kBackwardColumns,
-                                   (component.keys + kBackwardKeys - 1) / kBackwardKeys);
-    const auto add = [&](int64_t i, AttentionBlock block) {
-      for (int64_t j = 0; j * kBackwardKeys < component.keys; ++j) {
-        block.key = component.key + j * kBackwardKeys;
-        block.keys = std::min(kBackwardKeys, component.keys - j * kBackwardKeys);
+                                   (component.keys + most_keys - 1) / most_keys);
+    ForColumnBlocks(component, heads.group, kBackwardColumns, [&](int64_t i, AttentionBlock block) {
+      for (int64_t j = 0; j * most_keys < component.keys; ++j) {
+        block.key = component.key + j * most_keys;
+        block.keys = std::min(most_keys, component.keys - j * most_keys);
         const int64_t scores = Scores(in, block, heads.group, block.key, block.key + block.keys);
         if (scores == 0) continue;
-        // A Latin square: in one wave each i meets another j.
-        const auto wave = static_cast<size_t>((i - j + count) % count);
-        if (waves.size() <= wave) waves.resize(wave + 1);
-        AddForEachHead({scores, block}, heads.key_heads, waves[wave]);
+        for (block.key_head = 0; block.key_head < heads.key_heads; ++block.key_head) {
+          const int64_t base = slots + block.key_head * count;
+          placed.push_back({{block, scores, scores, 0, {-1, -1}},
+                            {base + i, base + j},
+                            (i - j + count) % count});
+        }
       }
-    };
-    ForColumnBlocks(component, heads.group, kBackwardColumns, add);
+    });
+    slots += count * heads.key_heads;
   }
-  std::vector<std::vector<AttentionBlock>> plan;
-  for (std::vector<Costed>& wave : waves) plan.push_back(CostliestFirst(std::move(wave)));
-  return plan;
+  return Chained(std::move(placed), slots);
 }
 
 }  // namespace osler

@@ -23,13 +23,20 @@ struct AttentionHeads {
 // 0 <= lo <= hi <= keys, both non-decreasing. Throws c10::Error.
 void CheckIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys);
 
-// Rows that see nothing are in no block. The costliest blocks come first.
-// PRE of both: CheckIntervals holds.
-std::vector<AttentionBlock> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads);
+// A block and its place among the others. Blocks that share columns or keys run one after the other
+// in a fixed order, so that their sums do; all others may run at once.
+struct AttentionStep {
+  AttentionBlock block;
+  int64_t scores;   // (column, key) pairs that the mask lets through: its cost
+  int64_t path;     // the cost of the longest chain of steps that starts with it
+  int32_t waits;    // how many steps come right before it: 0, 1 or 2
+  int32_t next[2];  // the steps right after it, on its columns and on its keys; −1: none
+};
 
-// Waves to be run one after the other; no two blocks of a wave share columns or keys. A column's
-// blocks, and a key's, lie in waves of one order, so their sums do too.
-std::vector<std::vector<AttentionBlock>> PlanBackward(const MaskIntervals& mask,
-                                                      const AttentionHeads& heads);
+// Rows that see nothing are in no block. A step comes before those that wait for it.
+// PRE of both: CheckIntervals holds.
+std::vector<AttentionStep> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads);
+std::vector<AttentionStep> PlanBackward(const MaskIntervals& mask, const AttentionHeads& heads,
+                                        int64_t width);
 
 }  // namespace osler
