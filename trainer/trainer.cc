@@ -101,38 +101,46 @@ absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets
                        }));
 }
 
+StepReport Trainer::State::NextReport() const {
+  StepReport report;
+  report.step = step + 1;
+  report.lr = config.optimizer().lr() *
+              LearningRateFactor(config.schedule(), report.step, config.train().steps());
+  for (const config::ParameterGroup& group : config.optimizer().groups()) {
+    report.group_lr.push_back(report.lr * group.lr_scale());
+  }
+  report.first_pack = next_pack;
+  report.end_pack = next_pack + config.train().global_batch();
+  return report;
+}
+
+absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepReport& report) {
+  int64_t targets = 0, tokens = 0;
+  for (const Pack& pack : packs) {
+    targets += CountTargets(pack);
+    tokens += static_cast<int64_t>(pack.tokens.size());
+  }
+  return CatchTorch([&] {
+    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, data_axis());
+    report.target_tokens = sums[0];
+    report.tokens = sums[1];
+    stop_agreed = sums[2] > 0;
+    const double positions = static_cast<double>(config.train().global_batch()) *
+                             static_cast<double>(config.data().sequence_length());
+    report.padding_share = 1 - static_cast<double>(report.tokens) / positions;
+    return absl::OkStatus();
+  });
+}
+
 absl::StatusOr<StepReport> Trainer::Step() {
   State& s = *state_;
   const auto begin = Clock::now();
-  StepReport report;
-  report.step = s.step + 1;
-  report.lr = s.config.optimizer().lr() *
-              LearningRateFactor(s.config.schedule(), report.step, s.config.train().steps());
-  for (int i = 0; i < s.config.optimizer().groups_size(); ++i) {
-    report.group_lr.push_back(report.lr * s.config.optimizer().groups(i).lr_scale());
-  }
-  report.first_pack = s.next_pack;
-  report.end_pack = s.next_pack + s.config.train().global_batch();
-
+  StepReport report = s.NextReport();
   Failpoint("load");
   auto packs = s.NextPacks(report.end_pack);
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), packs.status()));
   report.data_wait_ms = MillisecondsSince(begin);
-  int64_t targets = 0, tokens = 0;
-  for (const Pack& pack : *packs) {
-    targets += CountTargets(pack);
-    tokens += static_cast<int64_t>(pack.tokens.size());
-  }
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, s.data_axis());
-    report.target_tokens = sums[0];
-    report.tokens = sums[1];
-    report.padding_share =
-        1 - static_cast<double>(sums[1]) / (static_cast<double>(s.config.train().global_batch()) *
-                                            s.config.data().sequence_length());
-    s.stop_agreed = sums[2] > 0;
-    return absl::OkStatus();
-  }));
+  OSLER_RETURN_IF_ERROR(s.CountTokens(*packs, report));
 
   const auto loss = s.Compute(*packs, report.target_tokens);
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), loss.status()));
@@ -177,8 +185,7 @@ absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
   progress.Update(step,
                   absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
   report.eta_s = progress.SecondsLeft();
-  if (is_first()) metrics->Append(report);
-  if (events != nullptr) events->Scalars(step, Curves(report));
+  if (log != nullptr) log->Append(report);
 
   const int64_t every = config.checkpoint().every_steps();
   const bool last = Finished() || stop_agreed;
@@ -198,7 +205,7 @@ absl::Status Trainer::Run() {
     LogInfo("nothing to do: {} has finished, {}", train.output(), s.HowItFinished());
     return absl::OkStatus();
   }
-  if (s.is_first()) s.OpenEvents();
+  OSLER_RETURN_IF_ERROR(s.OpenLog());
   Progress progress("training", train.steps(), "steps", s.step);
   if (!s.is_first()) progress.Silence();
   while (!s.Finished()) {

@@ -190,16 +190,22 @@ absl::Status Trainer::State::OpenStream() {
     if (trained < store.parameter_count()) {
       LogInfo("{} of {} parameters are trained", trained, store.parameter_count());
     }
-    auto log = MetricsLog::Open(fs, RunFile("log/metrics.jsonl"), step);
-    if (!log.ok()) return Reclassify(log.status(), ExitCode::kCheckpoint);
-    metrics = *std::move(log);
     return Reclassify(WriteFileDurably(fs, RunFile(kConfigFile), ToYaml(config)),
                       ExitCode::kCheckpoint);
   });
 }
 
+absl::Status Trainer::State::OpenLog() {
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    auto opened = RunLog::Open(fs, config, step);
+    if (!opened.ok()) return Reclassify(opened.status(), ExitCode::kCheckpoint);
+    log = *std::move(opened);
+    return absl::OkStatus();
+  });
+}
+
 absl::Status Trainer::State::WriteCheckpoint() {
-  OSLER_RETURN_IF_ERROR(metrics->Sync());
+  OSLER_RETURN_IF_ERROR(log->Sync());
   CheckpointState state = TensorState(store, *optimizer);
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
@@ -208,18 +214,6 @@ absl::Status Trainer::State::WriteCheckpoint() {
   const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
   return checkpoints->Save(step, state,
                            marks_best ? std::optional(best.state().step) : std::nullopt);
-}
-
-// TensorBoard is a convenience: training goes on without it.
-void Trainer::State::OpenEvents() {
-  if (!config.train().tensorboard()) return;
-  auto opened = EventWriter::Open(fs, RunFile("log/tensorboard"), step + 1);
-  if (!opened.ok()) {
-    LogWarning("no TensorBoard events: {}", std::string(opened.status().message()));
-    return;
-  }
-  events = *std::move(opened);
-  events->Text(step, "config", absl::StrCat("```\n", ToYaml(config), "```\n"));
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {

@@ -16,8 +16,8 @@
 #include "trainer/best_loss.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/parameter_groups.h"
+#include "trainer/run_log.h"
 #include "trainer/run_state.h"
-#include "trainer/tensorboard/event_writer.h"
 #include "trainer/trainer.h"
 #include "trainer/validation.h"
 #include "trainer/walk.h"
@@ -34,12 +34,14 @@ struct Trainer::State {
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
   void ResumeBest(const RunProgress& progress);
   absl::Status OpenStream();
+  absl::Status OpenLog();
   // A full disk does not end training, the next checkpoint may succeed; only a last one must.
   enum class FullDisk { kGoOn, kFail };
   absl::Status SaveCheckpoint(FullDisk policy);
   absl::Status WriteCheckpoint();  // of the first rank
-  void OpenEvents();               // of the first rank
 
+  StepReport NextReport() const;  // what is known of a step before it begins
+  absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::StatusOr<LossSum> Compute(const std::vector<Pack>& packs, int64_t global_targets);
   absl::Status Update(const LossSum& local, int64_t global_targets, StepReport& report);
@@ -75,8 +77,7 @@ struct Trainer::State {
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<Walk> walk;
   std::unique_ptr<CheckpointStore> checkpoints;
-  std::unique_ptr<MetricsLog> metrics;  // on the first rank only
-  std::unique_ptr<EventWriter> events;  // as metrics; null without train.tensorboard
+  std::unique_ptr<RunLog> log;  // on the first rank only
   RunIdentity identity;
   Cursor cursor;  // where this start began
 
