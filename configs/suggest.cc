@@ -2,33 +2,17 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <vector>
 
 #include <fmt/format.h>
 
 #include "absl/strings/ascii.h"
+#include "base/glob.h"
 
 namespace osler {
 namespace {
 
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
-
-// Levenshtein's distance by rows.
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replace = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({replace, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
 
 std::string Normal(std::string key) {
   std::replace(key.begin(), key.end(), '-', '_');
@@ -58,7 +42,7 @@ std::string SuggestKey(const std::string& key, const Descriptor& message, const 
     const std::string& name = message.field(i)->name();
     valid += (i == 0 ? "" : ", ") + name;
     if (key.size() > kLongest) continue;
-    const size_t distance = EditDistance(Normal(key), name);
+    const size_t distance = GlobDistance(name, Normal(key));
     if (distance < nearest_distance) {
       nearest = name;
       nearest_distance = distance;

@@ -48,7 +48,8 @@ class Walk {
   Walk(const Model& model, ParameterStore& store, RecomputeMode recompute)
       : model_(model), store_(store), recompute_(recompute) {}
 
-  // Adds gradient_scale · ∂(loss sum)/∂parameter to every trainable slot's gradient.
+  // Adds gradient_scale · ∂(loss sum)/∂parameter to every trainable slot's gradient. Blocks below
+  // the lowest one with a trainable parameter run forward only and keep nothing.
   LossSum ForwardBackward(const MicroBatch& batch, double gradient_scale);
   // Forward only.
   LossSum Evaluate(const MicroBatch& batch);
@@ -61,10 +62,13 @@ class Walk {
     std::vector<at::Tensor> leaves;
     at::Tensor out;  // with its graph; undefined when recomputing
   };
+  size_t LowestTrainable() const;  // the number of blocks when none is
+  // Which gradients a block's graph is to give.
+  enum class Graph { kNone, kParameters, kParametersAndInput };
   Saved RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
-                 bool graph) const;
+                 Graph graph) const;
   at::Tensor BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
-                           const SequenceInputs& inputs);
+                           const SequenceInputs& inputs, Graph graph);
 
   const Model& model_;
   ParameterStore& store_;
