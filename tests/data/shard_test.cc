@@ -37,7 +37,7 @@ class ShardTest : public ::testing::Test {
       EXPECT_EQ(record.id(), records[i].id());
       EXPECT_EQ(record.subject(), records[i].subject());
       EXPECT_EQ(record.body(), records[i].body());
-      EXPECT_EQ(reader->is_tokens(static_cast<int64_t>(i)), records[i].body().is_tokens());
+      EXPECT_EQ(reader->kind(static_cast<int64_t>(i)), records[i].body().kind());
     }
   }
   std::map<std::string, std::string> Files(const std::string& directory) {
