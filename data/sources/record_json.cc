@@ -74,6 +74,9 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
 absl::StatusOr<nlohmann::json> ParseRecordJson(std::string_view text) {
   if (const auto at = FirstNotUtf8(text); at.has_value())
     return DataError(absl::StrCat("not UTF-8 at byte ", *at + 1));
+  // The parser takes a NUL for the end of the text.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos)
+    return DataError(absl::StrCat("malformed JSON at byte ", nul + 1));
   StrictBuilder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
     return DataError(builder.why().empty() ? "malformed JSON" : builder.why());

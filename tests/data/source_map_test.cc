@@ -112,6 +112,7 @@ TEST_F(SourceMap, BadRows) {
       {R"("secret")", "must be a JSON object"},
       {R"({"q":"secret","a":"1")", "malformed JSON"},
       {R"({"q":"secret","q":"2","a":"1"})", "a key is repeated"},
+      {R"({"q":"secret","a":"1"})" + std::string("\0x", 2), "malformed JSON at byte 23"},
   };
   for (const Bad& bad : cases) {
     const auto said = All(kPlain, bad.row + "\n" + R"({"q":"1","a":"2"})");

@@ -292,6 +292,29 @@ def test_text_records_end_with_eos(shards, model, tmp_path):
     assert line["mask"] == [0] + [1] * (len(line["input_ids"]) - 1)
 
 
+@pytest.mark.parametrize("front,back", [([], []), (["<bos>"], ["<eos>"]), ([], ["<eos>"]), (["<bos>", "<mask>"], ["<mask>"])])
+def test_text_records_get_the_tokenizers_own_special_tokens(tmp_path, front, back):
+    import tokenizer_models
+    from tokenizers import Tokenizer
+
+    special = lambda name: {"SpecialToken": {"id": name, "type_id": 0}}
+    document = tokenizer_models.gemma()
+    vocab = document["model"]["vocab"]
+    document["post_processor"] = {
+        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "single": [*map(special, front), {"Sequence": {"id": "A", "type_id": 0}}, *map(special, back)],
+        "special_tokens": {name: {"id": name, "ids": [vocab[name]], "tokens": [name]} for name in front + back}}
+    model = tokenizer_models.write_model(str(tmp_path / "model"), document)
+    texts = ["a dose", "<eos>", "ends with <eos>"]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text, "add_eos": True}) + "\n" for text in texts))
+    osler("tokenize", "--model", model, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n") if line]
+    for text, line in zip(texts, lines, strict=True):
+        ids = Tokenizer.from_str(json.dumps(document)).encode(text).ids
+        assert line["input_ids"] == ids + ([] if back == ["<eos>"] else [vocab["<eos>"]])
+        assert line["mask"] == [0] * len(front) + [1] * (len(line["input_ids"]) - len(front))
+
+
 def test_text_records_need_an_end_of_text_token(shards, model, tmp_path):
     import shutil
 
