@@ -27,6 +27,9 @@ constexpr char kMore[] =
     "Input, one JSON object a line:\n"
     "  {\"text\": \"…\"}             gets the tokenizer's own special tokens; mask 0 only for "
     "those before the text\n"
+    "                            (with \"add_eos\": true what a text record is in training: "
+    "eos_token "
+    "ends it)\n"
     "  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …], \"add_generation_prompt\": "
     "false}\n"
     "                            gets only what the chat template writes; mask 1 for the "
@@ -57,6 +60,10 @@ absl::StatusOr<EncodedRecord> EncodeLine(const RecordEncoder& encoder, std::stri
   if (record.contains("text") == record.contains("messages")) {
     return DataError("must have either \"text\" or \"messages\"");
   }
+  const Json add_eos = record.value("add_eos", Json(false));
+  if (!add_eos.is_boolean()) return DataError("\"add_eos\" must be true or false");
+  if (record.contains("text") && record["text"].is_string() && add_eos.get<bool>())
+    return encoder.EncodeText(record["text"].get_ref<const std::string&>());
   if (record.contains("text")) return EncodeText(encoder, record["text"]);
   OSLER_ASSIGN_OR_RETURN(const std::vector<Message> messages, ReadMessages(record["messages"]));
   const auto prompt = record.value("add_generation_prompt", nlohmann::json(false));
