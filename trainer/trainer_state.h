@@ -67,5 +67,6 @@ struct Trainer::State {
 };
 
 PlanOptions PlanOptionsOf(const config::Train& config);
+EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
 
 }  // namespace osler
