@@ -93,6 +93,27 @@ void CheckPatterns(const config::TrainLoop& train, Rules& rules) {
                 "excludes train.freeze; keep the shorter of the two lists");
 }
 
+bool IsDate(const std::string& text) {
+  static constexpr char kForm[] = "dddd-dd-dd";
+  if (text.size() != sizeof kForm - 1) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (kForm[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != '-') return false;
+  }
+  const int month = std::stoi(text.substr(5, 2)), day = std::stoi(text.substr(8, 2));
+  return month >= 1 && month <= 12 && day >= 1 && day <= 31;
+}
+
+void CheckChats(const config::Data& data, Rules& rules) {
+  const std::string& name = data.template_();
+  rules.Require(name.empty() || name == "gemma" || name == "llama3" || name == "chatml",
+                "data.template",
+                fmt::format("\"{}\" is no built-in chat template; use gemma, llama3 or chatml, or "
+                            "delete it to use the model directory's own",
+                            name));
+  rules.Require(data.template_date().empty() || IsDate(data.template_date()), "data.template_date",
+                fmt::format("\"{}\" is no date; write it YYYY-MM-DD", data.template_date()));
+}
+
 void CheckMesh(const config::Mesh& mesh, Rules& rules) {
   const auto check = [&](const char* axis, int32_t size, bool available) {
     const std::string key = std::string("mesh.") + axis;
@@ -193,6 +214,7 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
   rules.Require(!config.model().path().empty(), "model.path",
                 "is missing; give a Hugging Face model directory");
   CheckSources(config.data(), rules);
+  CheckChats(config.data(), rules);
   CheckMesh(config.mesh(), rules);
   CheckLoop(config.train(), rules);
   CheckOptimizer(config.optimizer(), rules);

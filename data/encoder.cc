@@ -16,13 +16,15 @@ namespace osler {
 // every record holds ready ids; so what went wrong is kept and told to the first record that needs
 // text.
 struct RecordEncoder::State {
-  int64_t vocab_size = 0;
+  EncoderOptions options;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   int32_t end_of_text = -1;
   absl::Status no_tokenizer, no_template, no_end_of_text;
   std::string digest = "tokens";
+  int32_t bos = -1;  // what the tokenizer itself puts before a text, if one token
 
+  absl::Status LoadTemplate(Fs& fs, const std::string& model_directory);
   absl::Status CheckIds(const std::vector<int32_t>& ids, std::string_view what) const;
   absl::Status FindEndOfText(Fs& fs, const std::string& model_directory);
 };
@@ -47,6 +49,17 @@ EncodedRecord WithLabels(Encoding encoding,
   return out;
 }
 
+std::vector<std::pair<int64_t, int64_t>> TargetsOf(const RenderedChat& chat, Target target) {
+  switch (target) {
+    case Target::kAll: return {{0, static_cast<int64_t>(chat.text.size())}};
+    case Target::kLastTurn:
+      if (!chat.turns.empty()) return {chat.turns.back()};
+      break;
+    case Target::kAssistant: break;
+  }
+  return chat.turns;
+}
+
 absl::StatusOr<EncodedRecord> EncodeTokens(const RecordBody& body) {
   if (body.labels.size() != body.input_ids.size()) {
     return DataError(
@@ -65,6 +78,7 @@ absl::StatusOr<EncodedRecord> EncodeTokens(const RecordBody& body) {
 
 absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids,
                                             std::string_view what) const {
+  const int64_t vocab_size = options.vocab_size;
   for (size_t i = 0; vocab_size > 0 && i < ids.size(); ++i) {
     if ((ids[i] >= 0 || (ids[i] == kIgnore && what == "label")) && ids[i] < vocab_size) continue;
     return DataError(absl::StrCat(
@@ -89,10 +103,26 @@ absl::Status RecordEncoder::State::FindEndOfText(Fs& fs, const std::string& mode
 RecordEncoder::RecordEncoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
 RecordEncoder::~RecordEncoder() = default;
 
+// Sets the template and all that chats need from the tokenizer.
+absl::Status RecordEncoder::State::LoadTemplate(Fs& fs, const std::string& model_directory) {
+  OSLER_ASSIGN_OR_RETURN(auto loaded,
+                         ChatTemplate::Load(fs, model_directory, options.chat_template));
+  const std::string& end = loaded->end_of_turn();
+  if (!end.empty() && tokenizer->IdOf(end) < 0) {
+    return ConfigError(absl::StrCat(model_directory, ": the chat template ends turns with ", end,
+                                    ", which is no token of its tokenizer.json; use the template "
+                                    "that belongs to the tokenizer"));
+  }
+  OSLER_ASSIGN_OR_RETURN(const Encoding empty, tokenizer->Encode("", SpecialTokens::kAdd));
+  if (empty.front == 1) bos = empty.ids[0];
+  chat_template = std::move(loaded);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(
-    Fs& fs, const std::string& model_directory, int64_t vocab_size) {
+    Fs& fs, const std::string& model_directory, const EncoderOptions& options) {
   auto state = std::make_unique<State>();
-  state->vocab_size = vocab_size;
+  state->options = options;
   if (model_directory.empty()) {
     state->no_tokenizer =
         ConfigError("chat and text records need a tokenizer: name a model directory");
@@ -101,12 +131,13 @@ absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(
   } else {
     state->tokenizer = *std::move(tokenizer);
     state->no_end_of_text = state->FindEndOfText(fs, model_directory);
-    auto chat_template = ChatTemplate::Load(fs, model_directory);
-    state->no_template = chat_template.status();
-    if (chat_template.ok()) state->chat_template = *std::move(chat_template);
-    const std::string parts[] = {state->tokenizer->digest(),
-                                 state->chat_template ? state->chat_template->digest() : ""};
-    state->digest = Sha256Hex(parts[0] + parts[1]).substr(0, 32);
+    state->no_template = state->LoadTemplate(fs, model_directory);
+    std::string parts = state->tokenizer->digest();
+    if (state->chat_template) parts += state->chat_template->digest();
+    if (options.target != Target::kAssistant) {
+      parts += options.target == Target::kAll ? "all" : "last_turn";
+    }
+    state->digest = Sha256Hex(parts).substr(0, 32);
   }
   return std::unique_ptr<RecordEncoder>(new RecordEncoder(std::move(state)));
 }
@@ -119,8 +150,14 @@ absl::StatusOr<EncodedRecord> RecordEncoder::EncodeMessages(const std::vector<Me
                          state_->chat_template->Render(messages, add_generation_prompt));
   if (static_cast<int64_t>(chat.text.size()) > kMaxTextBytes)
     return DataError("the chat is longer than 1 GiB");
-  EncodedRecord out =
-      WithLabels(state_->tokenizer->Encode(chat.text, SpecialTokens::kNone), chat.targets);
+  OSLER_ASSIGN_OR_RETURN(Encoding encoding,
+                         state_->tokenizer->Encode(chat.text, SpecialTokens::kNone));
+  EncodedRecord out = WithLabels(std::move(encoding), TargetsOf(chat, state_->options.target));
+  if (state_->bos >= 0 && out.ids.size() > 1 && out.ids[0] == state_->bos &&
+      out.ids[1] == state_->bos) {
+    return ConfigError(
+        "the chat template writes the token that begins a text twice; take one of them out of it");
+  }
   OSLER_RETURN_IF_ERROR(state_->CheckIds(out.ids, "token"));
   return out;
 }

@@ -2,8 +2,8 @@
 //
 // Token records pass as they are. Text records get the tokenizer's own special tokens and end with
 // the end-of-text token; all of it is learnt. Chat records go through the model directory's
-// template and tokenizer; BOS comes from the template alone; labels are the ids where the template
-// says "target", -100 elsewhere.
+// template and tokenizer; BOS comes from the template alone; labels are the ids of the target, -100
+// elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -26,15 +26,25 @@ struct EncodedRecord {
   std::vector<int32_t> ids, labels;  // equal lengths; labels unshifted
 };
 
+// Which tokens of a chat are learned: every assistant turn, the last one, or all of the text. A
+// turn includes the token that ends it.
+enum class Target { kAssistant, kLastTurn, kAll };
+
+struct EncoderOptions {
+  int64_t vocab_size = 0;  // ids outside [0, vocab_size) are data errors; 0: any id
+  Target target = Target::kAssistant;
+  ChatTemplateOptions chat_template = {};
+};
+
 // Immutable and thread-safe.
 class RecordEncoder {
  public:
   // `model_directory` may be empty, or lack a tokenizer or have one this build does not know: token
   // records are encoded all the same, and the first chat record is a config error that says what is
-  // missing. Ids outside [0, vocab_size) are data errors when vocab_size > 0.
+  // missing.
   static absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(Fs& fs,
                                                                const std::string& model_directory,
-                                                               int64_t vocab_size = 0);
+                                                               const EncoderOptions& options = {});
   ~RecordEncoder();
   // Errors name the record and the position, never text.
   absl::StatusOr<EncodedRecord> Encode(const CleanRecord& record) const;
@@ -44,8 +54,8 @@ class RecordEncoder {
   // behind it, and eos_token of tokenizer_config.json unless that stands there already.
   absl::StatusOr<EncodedRecord> EncodeText(std::string_view text) const;
   const Tokenizer* tokenizer() const;  // null without a usable tokenizer
-  // Names the sidecar of lengths: 32 hex digits over tokenizer and template; "tokens" without a
-  // usable tokenizer.
+  // Names the sidecar of lengths: 32 hex digits over tokenizer, template and target; "tokens"
+  // without a usable tokenizer.
   const std::string& digest() const;
 
  private:

@@ -58,7 +58,9 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(Fs& fs, const Flags& flags,
   if (encoder.tokenizer() == nullptr) return Tokenizer::Load(fs, flags.model).status();
   if (static_cast<int64_t>(text.size()) > kMaxTextBytes)
     return DataError("the prompt is longer than 1 GiB");
-  return encoder.tokenizer()->Encode(text, SpecialTokens::kAdd).ids;
+  OSLER_ASSIGN_OR_RETURN(Encoding encoding,
+                         encoder.tokenizer()->Encode(text, SpecialTokens::kAdd));
+  return std::move(encoding.ids);
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodeLine(Fs& fs, const Flags& flags,

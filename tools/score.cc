@@ -74,12 +74,13 @@ class ScoreJob {
     if (tokenizer_ == nullptr) {
       OSLER_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Load(fs_, flags_.model));
     }
-    std::vector<int32_t> all =
-        tokenizer_->Encode(prompt->get_ref<const std::string&>(), SpecialTokens::kAdd).ids;
-    const Encoding tail =
-        tokenizer_->Encode(completion->get_ref<const std::string&>(), SpecialTokens::kNone);
-    all.insert(all.end(), tail.ids.begin(), tail.ids.end());
-    return all;
+    OSLER_ASSIGN_OR_RETURN(Encoding head, tokenizer_->Encode(prompt->get_ref<const std::string&>(),
+                                                             SpecialTokens::kAdd));
+    OSLER_ASSIGN_OR_RETURN(
+        const Encoding tail,
+        tokenizer_->Encode(completion->get_ref<const std::string&>(), SpecialTokens::kNone));
+    head.ids.insert(head.ids.end(), tail.ids.begin(), tail.ids.end());
+    return std::move(head.ids);
   }
 
   Fs& fs_;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -39,6 +40,7 @@ constexpr char kMore[] =
 
 struct Flags {
   std::string model, input, output;
+  EncoderOptions options;
 };
 
 absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const nlohmann::json& text) {
@@ -46,7 +48,8 @@ absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const nlo
   const std::string& bytes = text.get_ref<const std::string&>();
   if (static_cast<int64_t>(bytes.size()) > kMaxTextBytes)
     return DataError("the text is longer than 1 GiB");
-  Encoding encoding = encoder.tokenizer()->Encode(bytes, SpecialTokens::kAdd);
+  OSLER_ASSIGN_OR_RETURN(Encoding encoding,
+                         encoder.tokenizer()->Encode(bytes, SpecialTokens::kAdd));
   EncodedRecord out{std::move(encoding.ids), {}};
   out.labels = out.ids;
   std::fill_n(out.labels.begin(), encoding.front, kIgnore);
@@ -94,7 +97,7 @@ absl::Status Convert(const RecordEncoder& encoder, const std::string& path, std:
 }
 
 absl::Status Run(Fs& fs, const Flags& flags) {
-  OSLER_ASSIGN_OR_RETURN(const auto encoder, RecordEncoder::Create(fs, flags.model));
+  OSLER_ASSIGN_OR_RETURN(const auto encoder, RecordEncoder::Create(fs, flags.model, flags.options));
   if (encoder->tokenizer() == nullptr) return Tokenizer::Load(fs, flags.model).status();
   const auto input = fs.Map(flags.input);
   if (!input.ok()) return Reclassify(input.status(), ExitCode::kData);
@@ -115,6 +118,19 @@ void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action) {
   command->add_option("--input", flags->input, "JSON lines to read")->required();
   command->add_option("--output", flags->output, "JSON lines to write; replaced only when complete")
       ->required();
+  const std::map<std::string, Target> targets = {
+      {"assistant", Target::kAssistant}, {"last_turn", Target::kLastTurn}, {"all", Target::kAll}};
+  command
+      ->add_option(
+          "--target", flags->options.target,
+          "what the mask of a chat covers: assistant (every assistant turn), last_turn, all")
+      ->transform(CLI::CheckedTransformer(targets).description(""))
+      ->default_str("assistant");
+  command->add_option("--template", flags->options.chat_template.name,
+                      "a built-in chat template, gemma, llama3 or chatml, in place of the "
+                      "directory's own");
+  command->add_option("--date", flags->options.chat_template.date,
+                      "YYYY-MM-DD, for chat templates that write today's date");
   command->callback([&fs, &action, flags] { action = [&fs, flags] { return Run(fs, *flags); }; });
 }
 

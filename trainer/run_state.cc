@@ -28,7 +28,10 @@ std::string SettingsOf(const config::Train& c) {
       {"data.sequence_length", d.sequence_length()},
       {"data.packing", d.packing()},
       {"data.shuffle", d.shuffle()},
-      {"data.long_records", config::LongRecords_Name(d.long_records())}}
+      {"data.long_records", config::LongRecords_Name(d.long_records())},
+      {"data.target", config::Target_Name(d.target())},
+      {"data.template", d.template_()},
+      {"data.template_date", d.template_date()}}
       .dump();
 }
 

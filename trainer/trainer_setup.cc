@@ -74,13 +74,27 @@ PlanOptions PlanOptionsOf(const config::Train& config) {
   return options;
 }
 
+EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size) {
+  const config::Data& data = config.data();
+  EncoderOptions options;
+  options.vocab_size = vocab_size;
+  switch (data.target()) {
+    case config::ASSISTANT: options.target = Target::kAssistant; break;
+    case config::LAST_TURN: options.target = Target::kLastTurn; break;
+    case config::ALL: options.target = Target::kAll; break;
+  }
+  options.chat_template = {data.template_(), data.template_date()};
+  return options;
+}
+
 absl::Status Trainer::State::OpenModelAndData() {
   const std::string& path = config.model().path();
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
     OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
     model = spec.build(store);
     OSLER_ASSIGN_OR_RETURN(groups, GroupParameters(config, store));
-    OSLER_ASSIGN_OR_RETURN(encoder, RecordEncoder::Create(fs, path, spec.vocab_size));
+    OSLER_ASSIGN_OR_RETURN(
+        encoder, RecordEncoder::Create(fs, path, EncoderOptionsOf(config, spec.vocab_size)));
     return absl::OkStatus();
   }()));
   OSLER_RETURN_IF_ERROR(FirstRankFirst(mesh.world(), [&]() -> absl::Status {

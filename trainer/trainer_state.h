@@ -89,5 +89,6 @@ struct Trainer::State {
 };
 
 PlanOptions PlanOptionsOf(const config::Train& config);
+EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
 
 }  // namespace osler

@@ -31,40 +31,50 @@ using Queue = std::priority_queue<Candidate, std::vector<Candidate>, std::greate
 
 }  // namespace
 
-// Remembers where in the output the tokens of a recent chunk stand. Direct-mapped, for one call.
-class Bpe::ChunkCache {
+// Remembers where in the output the tokens of a recent piece of text (a word, or a part of one that
+// no merge leaves) stand. Direct-mapped, for one call.
+class Bpe::Cache {
  public:
-  ChunkCache(std::string_view word, size_t symbols) : word_(word) {
+  explicit Cache(std::string_view text) : text_(text) {
     size_t size = 64;
-    while (size < symbols / 8 && size < 16384) size *= 2;
+    while (size < text.size() / 16 && size < 16384) size *= 2;
     entries_.resize(size);
   }
   struct Entry {
-    uint32_t begin = 0, size = 0;   // the chunk, in the word
-    uint32_t first = 0, count = 0;  // its tokens, in the output; count 0: to be filled in
+    uint32_t begin = 0, size = 0;   // the piece, in the text
+    uint32_t first = 0, count = 0;  // its tokens, in the output
   };
-  // Appends the tokens of the chunk word[begin, to) to `out` if they are known; otherwise its entry
-  // has count 0. Null: too long to be kept.
-  Entry* Find(uint32_t begin, uint32_t to, std::vector<Symbol>& out) {
-    const uint32_t size = to - begin;
+  // Where the tokens of the piece are, or are to be put down. Null: too long to be kept.
+  Entry* Find(TextRange piece) {
+    const size_t size = piece.second - piece.first;
     if (size > kLongestCached) return nullptr;
-    const std::string_view chunk = word_.substr(begin, size);
-    Entry& entry = entries_[std::hash<std::string_view>()(chunk) & (entries_.size() - 1)];
-    if (entry.size != size || word_.substr(entry.begin, size) != chunk) {
-      entry = {begin, size, 0, 0};
-      return &entry;
+    return &entries_[Hash(text_.substr(piece.first, size)) & (entries_.size() - 1)];
+  }
+  // Appends the tokens of the piece to `out` if the entry has them.
+  bool Copy(Entry* entry, TextRange piece, std::vector<Symbol>& out) const {
+    const uint32_t begin = static_cast<uint32_t>(piece.first);
+    const size_t size = piece.second - piece.first;
+    if (entry == nullptr || entry->count == 0 || entry->size != size ||
+        text_.substr(entry->begin, size) != text_.substr(begin, size)) {
+      return false;
     }
-    for (uint32_t i = 0; i < entry.count; ++i) {
-      const Symbol known = out[entry.first + i];
-      out.push_back({known.id, known.begin - entry.begin + begin});
+    for (uint32_t i = 0; i < entry->count; ++i) {
+      const Symbol known = out[entry->first + i];
+      out.push_back({known.id, known.begin - entry->begin + begin});
     }
-    entry.begin = begin;
-    entry.first = static_cast<uint32_t>(out.size()) - entry.count;
-    return &entry;
+    return true;
+  }
+  // Puts down that the tokens of the piece are out[first…].
+  static void Keep(Entry* entry, TextRange piece, size_t first, const std::vector<Symbol>& out) {
+    if (entry == nullptr) return;
+    *entry = {static_cast<uint32_t>(piece.first), static_cast<uint32_t>(piece.second - piece.first),
+              static_cast<uint32_t>(first), static_cast<uint32_t>(out.size() - first)};
   }
 
  private:
-  std::string_view word_;
+  static size_t Hash(std::string_view piece) { return std::hash<std::string_view>()(piece); }
+
+  std::string_view text_;
   std::vector<Entry> entries_;
 };
 
@@ -95,22 +105,27 @@ bool Bpe::AppendBytes(std::string_view character, uint32_t begin, std::vector<Sy
   return true;
 }
 
+// The id of the symbol at text[at], or -1; moves `at` behind it.
+int32_t Bpe::SymbolAt(std::string_view text, size_t& at) const {
+  if (alphabet_ == Alphabet::kBytes) return byte_symbols_[static_cast<uint8_t>(text[at++])];
+  return CharacterId(NextCodePoint(text, at));
+}
+
 // As `tokenizers` does: unknown characters wait (and fuse) until the next known one; byte tokens do
 // not end the wait. Without an unknown token they vanish.
-bool Bpe::Symbols(std::string_view word, std::vector<Symbol>& out) const {
-  out.reserve(word.size());
+bool Bpe::Symbols(std::string_view text, TextRange word, std::vector<Symbol>& out) const {
   bool waiting = false, in_order = true;
   Symbol unknown{unk_id_, 0};
-  for (size_t at = 0; at < word.size();) {
+  for (size_t at = word.first; at < word.second;) {
     const size_t begin = at;
-    const int32_t id = CharacterId(NextCodePoint(word, at));
+    const int32_t id = SymbolAt(text, at);
     if (id >= 0) {
       if (waiting) out.push_back(unknown);
       waiting = false;
       out.push_back({id, static_cast<uint32_t>(begin)});
       continue;
     }
-    if (AppendBytes(word.substr(begin, at - begin), static_cast<uint32_t>(begin), out)) continue;
+    if (AppendBytes(text.substr(begin, at - begin), static_cast<uint32_t>(begin), out)) continue;
     if (unk_id_ < 0 || (waiting && fuse_unk_)) continue;
     if (waiting) out.push_back(unknown);
     waiting = true;
@@ -187,28 +202,49 @@ size_t Bpe::MergeChunk(Symbol* chunk, size_t size) const {
   return size <= kShort ? MergeShort(chunk, size) : MergeLong(chunk, size);
 }
 
-void Bpe::Encode(std::string_view word, std::vector<Symbol>& out) const {
-  if (word.empty()) return;
-  if (ignore_merges_) {
-    if (const int32_t id = IdOf(word); id >= 0) return out.push_back({id, 0});
+int32_t Bpe::WholeWord(std::string_view word) const {
+  if (!ignore_merges_) return -1;
+  if (alphabet_ == Alphabet::kCharacters) return IdOf(word);
+  const auto found = words_.find(word);
+  return found == words_.end() ? -1 : found->second;
+}
+
+bool Bpe::EncodeWord(std::string_view text, TextRange word, Cache& cache,
+                     std::vector<Symbol>& symbols, std::vector<Symbol>& out) const {
+  if (const int32_t id = WholeWord(text.substr(word.first, word.second - word.first)); id >= 0) {
+    out.push_back({id, static_cast<uint32_t>(word.first)});
+    return true;
   }
-  std::vector<Symbol> symbols;
-  const bool in_order = Symbols(word, symbols);
-  ChunkCache cache(word, symbols.size());
+  symbols.clear();
+  const bool in_order = Symbols(text, word, symbols);
   for (size_t begin = 0, end = 0; begin < symbols.size(); begin = end) {
     end = begin + 1;
     while (end < symbols.size() && CanCross(symbols[end - 1].id, symbols[end].id)) ++end;
-    ChunkCache::Entry* entry = nullptr;
-    if (in_order && end - begin > 1) {
-      const size_t to = end == symbols.size() ? word.size() : symbols[end].begin;
-      entry = cache.Find(symbols[begin].begin, static_cast<uint32_t>(to), out);
-      if (entry != nullptr && entry->count > 0) continue;
-    }
-    const uint32_t first = static_cast<uint32_t>(out.size());
-    const size_t count = MergeChunk(&symbols[begin], end - begin);
+    // With ignore_merges a word and a part of one that looks the same may differ in their tokens.
+    const bool part =
+        in_order && !ignore_merges_ && end - begin > 1 && end - begin < symbols.size();
+    const TextRange piece = {symbols[begin].begin,
+                             end == symbols.size() ? word.second : symbols[end].begin};
+    Cache::Entry* entry = part ? cache.Find(piece) : nullptr;
+    if (cache.Copy(entry, piece, out)) continue;
+    const size_t first = out.size(), count = MergeChunk(&symbols[begin], end - begin);
     out.insert(out.end(), symbols.begin() + static_cast<ptrdiff_t>(begin),
                symbols.begin() + static_cast<ptrdiff_t>(begin + count));
-    if (entry != nullptr) entry->first = first, entry->count = static_cast<uint32_t>(count);
+    Cache::Keep(entry, piece, first, out);
+  }
+  return in_order;
+}
+
+void Bpe::Encode(std::string_view text, const std::vector<TextRange>& words,
+                 std::vector<Symbol>& out) const {
+  Cache cache(text);
+  std::vector<Symbol> symbols;
+  for (const TextRange& word : words) {
+    Cache::Entry* entry = cache.Find(word);
+    if (cache.Copy(entry, word, out)) continue;
+    const size_t first = out.size();
+    const bool in_order = EncodeWord(text, word, cache, symbols, out);
+    if (in_order) Cache::Keep(entry, word, first, out);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "data/tokenizer/bpe.h"
+#include "data/tokenizer/byte_level.h"
 #include "data/tokenizer/unicode.h"
 
 namespace osler {
@@ -50,6 +51,9 @@ absl::Status Bpe::ReadOptions(const JsonPart& part) {
   OSLER_ASSIGN_OR_RETURN(fuse_unk_, OptionalBool(part.at("fuse_unk")));
   OSLER_ASSIGN_OR_RETURN(byte_fallback_, OptionalBool(part.at("byte_fallback")));
   OSLER_ASSIGN_OR_RETURN(ignore_merges_, OptionalBool(part.at("ignore_merges")));
+  if (byte_fallback_ && alphabet_ == Alphabet::kBytes) {
+    return part.at("byte_fallback").Error("has no meaning with the pre-tokenizer ByteLevel");
+  }
   if (!part.at("unk_token").is_null()) {
     OSLER_ASSIGN_OR_RETURN(unk_token_, ExpectString(part.at("unk_token")));
     has_unk_ = true;
@@ -139,6 +143,10 @@ absl::Status Bpe::FindSpecials(const JsonPart& part) {
       characters_.Set(code, static_cast<uint64_t>(id));
     }
   }
+  for (int byte = 0; byte < 256; ++byte) {
+    byte_symbols_[static_cast<size_t>(byte)] =
+        CharacterId(CharacterOfByte(static_cast<uint8_t>(byte)));
+  }
   bool all_bytes = byte_fallback_;
   for (int byte = 0; byte_fallback_ && byte < 256; ++byte) {
     bytes_[static_cast<size_t>(byte)] = IdOf(absl::StrFormat("<0x%02X>", byte));
@@ -181,13 +189,25 @@ void Bpe::FindCrossings() {
   pairs_ = {};
 }
 
-absl::StatusOr<Bpe> Bpe::Parse(const JsonPart& part) {
-  Bpe bpe;
+// Words are looked up by their bytes, not by their spelling in the byte alphabet.
+void Bpe::FindWords() {
+  if (alphabet_ != Alphabet::kBytes || !ignore_merges_) return;
+  spelled_.resize(texts_.size());
+  words_.reserve(ids_.size());
+  for (const auto& [text, id] : ids_) {
+    std::string& bytes = spelled_[static_cast<size_t>(id)];
+    if (SpellBytes(text, bytes)) words_.emplace(bytes, id);
+  }
+}
+
+absl::StatusOr<Bpe> Bpe::Parse(const JsonPart& part, Alphabet alphabet) {
+  Bpe bpe(alphabet);
   OSLER_RETURN_IF_ERROR(bpe.ReadOptions(part));
   OSLER_RETURN_IF_ERROR(bpe.ReadVocabulary(part.at("vocab")));
   OSLER_RETURN_IF_ERROR(bpe.FindSpecials(part));
   OSLER_RETURN_IF_ERROR(bpe.ReadMerges(part.at("merges")));
   bpe.FindCrossings();
+  bpe.FindWords();
   return bpe;
 }
 

@@ -6,6 +6,7 @@
 #include "base/digest.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
+#include "data/tokenizer/chat_turns.h"
 #include "data/tokenizer/jinja.h"
 #include "data/tokenizer/json_part.h"
 #include "data/tokenizer/special_tokens.h"
@@ -14,8 +15,7 @@
 namespace osler {
 namespace {
 
-constexpr std::string_view kStartOfTurn = "<start_of_turn>";
-constexpr std::string_view kEndOfTurn = "<end_of_turn>";
+constexpr std::string_view kEndsOfTurn[] = {"<end_of_turn>", "<|eot_id|>", "<|im_end|>"};
 
 struct Source {
   std::string text, where;
@@ -57,33 +57,60 @@ absl::StatusOr<Source> FindTemplate(Fs& fs, const std::string& directory, const 
       absl::StrCat(directory,
                    " has no chat template (neither chat_template.jinja nor \"chat_template\" "
                    "in tokenizer_config.json): messages cannot be turned into text; use an "
-                   "instruction-tuned model's directory or copy its chat_template.jinja"));
+                   "instruction-tuned model's directory, copy its chat_template.jinja, or name a "
+                   "built-in template (data.template, or --template: gemma, llama3, chatml)"));
 }
 
-class GemmaTemplate : public ChatTemplate {
+class JinjaTemplate : public ChatTemplate {
  public:
-  GemmaTemplate(jinja::Template parsed, std::vector<std::pair<std::string, std::string>> strings,
-                std::string where, std::string digest)
+  JinjaTemplate(jinja::Template parsed, std::vector<std::pair<std::string, std::string>> strings,
+                std::string date, std::string where, std::string digest)
       : template_(std::move(parsed)),
         strings_(std::move(strings)),
+        date_(std::move(date)),
         where_(std::move(where)),
         digest_(std::move(digest)) {}
+
+  // Finds how turns begin and end. A template whose turns cannot be found should say so now, not at
+  // the first record.
+  absl::Status Learn(const std::string& source) {
+    for (const std::string_view end : kEndsOfTurn) {
+      if (marks_.end_of_turn.empty() && source.find(end) != std::string::npos)
+        marks_.end_of_turn = end;
+    }
+    if (marks_.end_of_turn.empty() && !template_.marks_generation()) {
+      return ConfigError(absl::StrCat(
+          where_,
+          ": unknown chat template: this build knows those of Gemma (<end_of_turn>), Llama 3 "
+          "(<|eot_id|>) and ChatML (<|im_end|>), and those with {% generation %}"));
+    }
+    const std::vector<Message> question = {{"user", "question"}};
+    const auto plain = Write(question, false), prompt = Write(question, true);
+    if (plain.ok() && prompt.ok()) {
+      const std::string &before = plain->text.bytes, &after = prompt->text.bytes;
+      if (after.compare(0, before.size(), before) == 0) marks_.header = after.substr(before.size());
+    }
+    const auto probe = Render({question[0], {"assistant", "answer"}}, false);
+    return ExitCodeOf(probe.status()) == ExitCode::kConfig ? probe.status() : absl::OkStatus();
+  }
 
   absl::StatusOr<RenderedChat> Render(const std::vector<Message>& messages,
                                       bool add_generation_prompt) const override {
     OSLER_RETURN_IF_ERROR(Check(messages));
-    const jinja::Variables variables{&messages, add_generation_prompt, strings_};
-    auto text = template_.Render(variables);
-    if (!text.ok()) {
-      return ExitCodeOf(text.status()) == ExitCode::kData ? text.status()
-                                                          : Annotate(text.status(), where_);
-    }
+    OSLER_ASSIGN_OR_RETURN(jinja::Rendered rendered, Write(messages, add_generation_prompt));
     RenderedChat chat;
-    OSLER_ASSIGN_OR_RETURN(chat.targets, Targets(messages, *text));
-    chat.text = std::move(text->bytes);
+    if (template_.marks_generation()) {
+      OSLER_ASSIGN_OR_RETURN(chat.turns, MarkedTurns(messages, rendered));
+    } else {
+      auto turns = AssistantTurns(messages, rendered.text, marks_);
+      if (!turns.ok()) return Annotate(turns.status(), where_ + ": unknown chat template");
+      chat.turns = *std::move(turns);
+    }
+    chat.text = std::move(rendered.text.bytes);
     return chat;
   }
 
+  const std::string& end_of_turn() const override { return marks_.end_of_turn; }
   const std::string& digest() const override { return digest_; }
 
  private:
@@ -107,83 +134,80 @@ class GemmaTemplate : public ChatTemplate {
     return absl::OkStatus();
   }
 
-  // Each assistant's content and the end of turn that the template writes right behind it.
-  absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> Targets(
-      const std::vector<Message>& messages, const jinja::Text& text) const {
-    std::vector<const jinja::Span*> spans(messages.size(), nullptr);
-    for (const jinja::Span& span : text.spans) {
-      const jinja::Span*& known = spans[static_cast<size_t>(span.message)];
-      if (known != nullptr) return Unknown(span.message, "is written twice");
-      known = &span;
-    }
-    std::vector<std::pair<int64_t, int64_t>> targets;
-    for (size_t i = 0; i < messages.size(); ++i) {
-      if (messages[i].role != "assistant") continue;
-      const int64_t index = static_cast<int64_t>(i);
-      if (spans[i] == nullptr) return Unknown(index, "is not written");
-      const size_t end = spans[i]->end;
-      if (text.bytes.compare(end, kEndOfTurn.size(), kEndOfTurn) != 0) {
-        return Unknown(index, "is not followed by <end_of_turn>");
-      }
-      targets.emplace_back(spans[i]->begin, end + kEndOfTurn.size());
-    }
-    std::sort(targets.begin(), targets.end());
-    return targets;
+  absl::StatusOr<jinja::Rendered> Write(const std::vector<Message>& messages,
+                                        bool add_generation_prompt) const {
+    auto rendered = template_.Render({&messages, add_generation_prompt, strings_, date_});
+    if (rendered.ok() || ExitCodeOf(rendered.status()) == ExitCode::kData) return rendered;
+    return Annotate(rendered.status(), where_);
   }
 
-  absl::Status Unknown(int64_t message, std::string_view why) const {
-    return ConfigError(absl::StrCat(where_, ": unknown chat template: the content of message ",
-                                    message + 1, " ", absl::string_view(why.data(), why.size())));
+  absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> MarkedTurns(
+      const std::vector<Message>& messages, const jinja::Rendered& rendered) const {
+    const auto assistants =
+        std::count_if(messages.begin(), messages.end(),
+                      [](const Message& message) { return message.role == "assistant"; });
+    if (static_cast<size_t>(assistants) != rendered.generations.size()) {
+      return ConfigError(absl::StrCat(where_, ": unknown chat template: it writes ",
+                                      rendered.generations.size(), " generation blocks for ",
+                                      assistants, " assistant messages"));
+    }
+    return std::vector<std::pair<int64_t, int64_t>>(rendered.generations.begin(),
+                                                    rendered.generations.end());
   }
 
   jinja::Template template_;
   std::vector<std::pair<std::string, std::string>> strings_;
-  std::string where_, digest_;
+  std::string date_, where_, digest_;
+  TurnMarks marks_;
 };
 
-absl::StatusOr<jinja::Template> ParseGemma(const Source& source,
-                                           const std::vector<std::string>& names) {
-  auto parsed = jinja::Template::Parse(source.text, names);
-  if (!parsed.ok()) return Annotate(parsed.status(), source.where + ": unknown chat template");
-  if (source.text.find(kStartOfTurn) == std::string::npos ||
-      source.text.find(kEndOfTurn) == std::string::npos) {
-    return ConfigError(absl::StrCat(source.where,
-                                    ": unknown chat template: this build knows Gemma's, with "
-                                    "<start_of_turn> and <end_of_turn>"));
+// The special tokens that the template writes, by name.
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> SpecialTokensOf(
+    Fs& fs, const std::string& directory, const Json& config, const Source& source,
+    const std::vector<std::string>& names) {
+  OSLER_ASSIGN_OR_RETURN(const Json map,
+                         ReadConfigObject(fs, JoinPath(directory, "special_tokens_map.json")));
+  std::vector<std::pair<std::string, std::string>> strings;
+  for (const std::string& name : names) {
+    std::string text = TokenText(config, name);
+    if (text.empty()) text = TokenText(map, name);
+    if (text.empty()) {
+      return ConfigError(absl::StrCat(source.where, ": the chat template writes ", name, ", but ",
+                                      JoinPath(directory, "tokenizer_config.json"),
+                                      " does not say what it is; add \"", name, "\" there"));
+    }
+    strings.emplace_back(name, std::move(text));
   }
-  return parsed;
+  return strings;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(
-    Fs& fs, const std::string& model_directory) {
+    Fs& fs, const std::string& model_directory, const ChatTemplateOptions& options) {
   const std::string config_path = JoinPath(model_directory, "tokenizer_config.json");
   OSLER_ASSIGN_OR_RETURN(const Json config, ReadConfigObject(fs, config_path));
-  OSLER_ASSIGN_OR_RETURN(const Source source,
-                         FindTemplate(fs, model_directory, config, config_path));
-  OSLER_ASSIGN_OR_RETURN(jinja::Template parsed,
-                         ParseGemma(source, {"bos_token", "eos_token", "unk_token", "pad_token"}));
-  OSLER_ASSIGN_OR_RETURN(
-      const Json map, ReadConfigObject(fs, JoinPath(model_directory, "special_tokens_map.json")));
-  std::vector<std::pair<std::string, std::string>> strings;
-  std::string identity = source.text;
-  for (const std::string& name : parsed.reads()) {
-    std::string text = TokenText(config, name);
-    if (text.empty()) text = TokenText(map, name);
-    if (text.empty()) {
-      return ConfigError(absl::StrCat(source.where, ": the chat template writes ", name, ", but ",
-                                      config_path, " does not say what it is; add \"", name,
-                                      "\" there"));
-    }
-    absl::StrAppend(&identity, absl::string_view("\0", 1), name, absl::string_view("\0", 1), text);
-    strings.emplace_back(name, std::move(text));
+  Source source;
+  if (!options.name.empty()) {
+    source.where = absl::StrCat("the built-in template ", options.name);
+    OSLER_ASSIGN_OR_RETURN(source.text, BuiltinTemplate(options.name));
+  } else {
+    OSLER_ASSIGN_OR_RETURN(source, FindTemplate(fs, model_directory, config, config_path));
   }
-  auto made = std::make_unique<GemmaTemplate>(std::move(parsed), std::move(strings), source.where,
-                                              Sha256Hex(identity));
-  // A template whose targets cannot be found should say so now, not at the first record.
-  const auto probe = made->Render({{"user", "question"}, {"assistant", "answer"}}, false);
-  if (!probe.ok() && ExitCodeOf(probe.status()) == ExitCode::kConfig) return probe.status();
+  auto parsed =
+      jinja::Template::Parse(source.text, {"bos_token", "eos_token", "unk_token", "pad_token"});
+  if (!parsed.ok()) return Annotate(parsed.status(), source.where + ": unknown chat template");
+  OSLER_ASSIGN_OR_RETURN(auto strings,
+                         SpecialTokensOf(fs, model_directory, config, source, parsed->reads()));
+  std::string identity = source.text;
+  const auto add = [&](const std::string& part) {
+    absl::StrAppend(&identity, absl::string_view("\0", 1), part);
+  };
+  for (const auto& [name, text] : strings) add(name), add(text);
+  if (!options.date.empty()) add(options.date);
+  auto made = std::make_unique<JinjaTemplate>(*std::move(parsed), std::move(strings), options.date,
+                                              source.where, Sha256Hex(identity));
+  OSLER_RETURN_IF_ERROR(made->Learn(source.text));
   return made;
 }
 

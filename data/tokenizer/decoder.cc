@@ -5,6 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/status_macros.h"
+#include "data/tokenizer/byte_level.h"
+#include "data/tokenizer/mapped_text.h"
 #include "data/tokenizer/unicode.h"
 
 namespace osler {
@@ -48,6 +50,13 @@ std::vector<std::string> JoinBytes(std::vector<std::string> tokens) {
   }
   flush();
   return out;
+}
+
+// A token with a character outside the byte alphabet (an added one) stands for itself.
+std::string JoinSpelledBytes(const std::vector<std::string>& tokens) {
+  std::string out, bytes;
+  for (const std::string& token : tokens) out += SpellBytes(token, bytes) ? bytes : token;
+  return ToMappedText(out).text;
 }
 
 std::string Strip(const std::string& token, const std::string& content, int64_t start,
@@ -107,9 +116,15 @@ absl::Status Decoder::Add(const JsonPart& part, int depth) {
     steps_.push_back({type == "Fuse" ? Kind::kFuse : Kind::kByteFallback, "", ""});
     return absl::OkStatus();
   }
-  return part.Error(
-      absl::StrCat("unknown decoder \"", type,
-                   "\": this build knows Replace, ByteFallback, Fuse, Strip and Sequence"));
+  if (type == "ByteLevel") {
+    OSLER_RETURN_IF_ERROR(
+        ExpectObject(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"}));
+    steps_.push_back({Kind::kByteLevel, "", ""});
+    return absl::OkStatus();
+  }
+  return part.Error(absl::StrCat("unknown decoder \"", type,
+                                 "\": this build knows Replace, ByteFallback, ByteLevel, Fuse, "
+                                 "Strip and Sequence"));
 }
 
 absl::StatusOr<Decoder> Decoder::Parse(const JsonPart& part) {
@@ -128,6 +143,7 @@ std::string Decoder::Decode(std::vector<std::string> tokens) const {
           token = absl::StrReplaceAll(token, {{step.pattern, step.content}});
         break;
       case Kind::kByteFallback: tokens = JoinBytes(std::move(tokens)); break;
+      case Kind::kByteLevel: tokens = {JoinSpelledBytes(tokens)}; break;
       case Kind::kFuse: tokens = {Concatenate(tokens, "")}; break;
       case Kind::kStrip:
         for (std::string& token : tokens) token = Strip(token, step.content, step.start, step.stop);

@@ -1,5 +1,5 @@
-// The "decoder" of tokenizer.json: Replace (String), ByteFallback, Fuse, Strip, and Sequence of
-// these.
+// The "decoder" of tokenizer.json: Replace (String), ByteFallback, ByteLevel, Fuse, Strip, and
+// Sequence of these.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ class Decoder {
   std::string Decode(std::vector<std::string> tokens) const;
 
  private:
-  enum class Kind { kReplace, kByteFallback, kFuse, kStrip };
+  enum class Kind { kReplace, kByteFallback, kByteLevel, kFuse, kStrip };
   struct Step {
     Kind kind;
     std::string pattern, content;

@@ -15,10 +15,19 @@ bool IsAmong(const std::array<std::string_view, n>& words, std::string_view word
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-constexpr std::array<std::string_view, 9> kTests = {
-    "defined", "undefined", "none", "string", "iterable", "mapping", "sequence", "true", "false"};
-constexpr std::array<std::string_view, 5> kLoopMembers = {"index", "index0", "first", "last",
-                                                          "length"};
+constexpr std::array<std::string_view, 12> kTests = {"defined",  "undefined", "none",     "string",
+                                                     "iterable", "mapping",   "sequence", "true",
+                                                     "false",    "boolean",   "integer",  "number"};
+constexpr std::array<std::string_view, 9> kLoopMembers = {
+    "index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"};
+// Names that Jinja gives a meaning of its own.
+constexpr std::array<std::string_view, 9> kReserved = {
+    "dict", "lipsum", "cycler", "joiner", "range", "namespace", "self", "caller", "varargs"};
+// What a dot finds on Python's strings, lists and dicts before it looks for an item.
+constexpr std::array<std::string_view, 20> kAttributes = {
+    "items",  "keys",       "values",  "get",      "copy",    "pop",   "update",
+    "clear",  "setdefault", "popitem", "fromkeys", "count",   "index", "title",
+    "format", "join",       "strip",   "split",    "replace", "append"};
 
 NodePtr Wrap(NodePtr node, NodePtr child) {
   node->children.push_back(std::move(child));
@@ -147,12 +156,9 @@ absl::StatusOr<NodePtr> Parser::ParsePrimary() {
     node->integer = std::stoll(tokens_[at_++].text);  // at most nine digits, says the lexer
     return node;
   }
-  if (TakeSymbol("(")) {
-    OSLER_ASSIGN_OR_RETURN(NodePtr node, ParseExpression());
-    OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ")", ")"));
-    return node;
-  }
+  if (TakeSymbol("(")) return ParseParenthesis();
   if (TakeSymbol("[")) return ParseList();
+  if (TakeSymbol("{")) return ParseDict();
   return Unexpected("an expression");
 }
 
@@ -166,35 +172,56 @@ absl::StatusOr<NodePtr> Parser::ParseList() {
   return node;
 }
 
-absl::StatusOr<NodePtr> Parser::ParseName() {
-  const std::string name = peek().text;
-  if (name == "true" || name == "True" || name == "false" || name == "False") {
-    NodePtr node = Make(Op::kBool);
-    node->integer = name == "true" || name == "True";
-    ++at_;
-    return node;
-  }
-  NodePtr node = Make(name == "none" || name == "None" ? Op::kNone : Op::kName, name);
-  ++at_;
-  if (node->op == Op::kNone) return node;
-  if (name == "raise_exception" && TakeSymbol("(")) {
-    node->op = Op::kRaise;
-    OSLER_ASSIGN_OR_RETURN(NodePtr message, ParseExpression());
-    OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ")", ")"));
-    return Wrap(std::move(node), std::move(message));
-  }
-  const bool is_loop =
-      name == "loop" && loops_ > 0 && (IsNext(Lex::kSymbol, ".") || IsNext(Lex::kSymbol, "["));
-  if (variables_.count(name) != 0) reads_.insert(name);
-  if (!is_loop && variables_.count(name) == 0 && assigned_.count(name) == 0) {
-    return SyntaxError(node->line,
-                       absl::StrCat("it uses \"", name, "\", which this build does not provide"));
+// One expression, or a tuple, which is a list here.
+absl::StatusOr<NodePtr> Parser::ParseParenthesis() {
+  OSLER_ASSIGN_OR_RETURN(NodePtr first, ParseExpression());
+  if (TakeSymbol(")")) return first;
+  NodePtr node = Wrap(Make(Op::kList), std::move(first));
+  while (!TakeSymbol(")")) {
+    OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ",", ")"));
+    if (TakeSymbol(")")) break;
+    OSLER_ASSIGN_OR_RETURN(NodePtr item, ParseExpression());
+    node->children.push_back(std::move(item));
   }
   return node;
 }
 
+absl::StatusOr<NodePtr> Parser::ParseDict() {
+  NodePtr node = Make(Op::kDict);
+  while (!TakeSymbol("}")) {
+    for (const bool is_key : {true, false}) {
+      OSLER_ASSIGN_OR_RETURN(NodePtr item, ParseExpression());
+      node->children.push_back(std::move(item));
+      if (is_key) OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ":", ":"));
+    }
+    if (!IsNext(Lex::kSymbol, "}")) OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ",", "}"));
+  }
+  return node;
+}
+
+absl::StatusOr<NodePtr> Parser::ParseName() {
+  const std::string name = peek().text;
+  NodePtr node = Make(Op::kName, name);
+  ++at_;
+  if (name == "true" || name == "True" || name == "false" || name == "False") {
+    node->op = Op::kBool;
+    node->integer = name == "true" || name == "True";
+    return node;
+  }
+  if (name == "none" || name == "None") {
+    node->op = Op::kNone;
+    return node;
+  }
+  if (TakeSymbol("(")) return ParseCall(name);
+  if (IsAmong(kReserved, name)) {
+    return SyntaxError(node->line, absl::StrCat("it uses \"", name, "\" without calling it"));
+  }
+  if (variables_.count(name) != 0) reads_.insert(name);
+  return node;
+}
+
 absl::Status Parser::CheckLoopMember(const Node& object, const Node& key) const {
-  if (object.op != Op::kName || object.text != "loop") return absl::OkStatus();
+  if (object.op != Op::kName || object.text != "loop" || loops_ == 0) return absl::OkStatus();
   if (key.op == Op::kString && IsAmong(kLoopMembers, key.text)) return absl::OkStatus();
   return SyntaxError(key.line, absl::StrCat("unknown member of loop: \"", key.text, "\""));
 }
@@ -206,7 +233,7 @@ absl::StatusOr<NodePtr> Parser::ParsePostfix(NodePtr node) {
     } else if (TakeSymbol("[")) {
       OSLER_ASSIGN_OR_RETURN(node, ParseSubscript(std::move(node)));
     } else if (IsNext(Lex::kSymbol, "(")) {
-      return SyntaxError(peek().line, absl::StrCat("unknown function \"", node->text, "\""));
+      return SyntaxError(peek().line, "a call of something that is not a name");
     } else {
       return node;
     }
@@ -217,63 +244,44 @@ absl::StatusOr<NodePtr> Parser::ParseMember(NodePtr object) {
   if (peek().kind != Lex::kName) return Unexpected("the name of a member");
   NodePtr key = Make(Op::kString, peek().text);
   ++at_;
-  if (TakeSymbol("(")) {
-    const std::string& name = key->text;
-    const bool left = name == "strip" || name == "lstrip",
-               right = name == "strip" || name == "rstrip";
-    if ((!left && !right) || !TakeSymbol(")")) {
-      return SyntaxError(key->line, absl::StrCat("unknown method \"", name, "\""));
-    }
-    NodePtr strip = Wrap(Make(Op::kStrip, "method"), std::move(object));
-    strip->integer = left + 2 * right;
-    return strip;
-  }
+  if (TakeSymbol("(")) return ParseMethod(std::move(object), key->text);
   OSLER_RETURN_IF_ERROR(CheckLoopMember(*object, *key));
+  const bool is_loop = object->op == Op::kName && object->text == "loop";
+  if (!is_loop && IsAmong(kAttributes, key->text)) {
+    return SyntaxError(key->line, absl::StrCat("the method \"", key->text, "\" is not called"));
+  }
   NodePtr node = Wrap(Make(Op::kItem), std::move(object));
   return Wrap(std::move(node), std::move(key));
 }
 
 absl::StatusOr<NodePtr> Parser::ParseSubscript(NodePtr object) {
-  NodePtr first, last;
-  if (!IsNext(Lex::kSymbol, ":")) {
-    OSLER_ASSIGN_OR_RETURN(first, ParseExpression());
+  NodePtr bounds[3];
+  size_t colons = 0;
+  while (!TakeSymbol("]")) {
+    if (TakeSymbol(":")) {
+      if (++colons > 2) return Unexpected("]");
+      continue;
+    }
+    if (bounds[colons] != nullptr) return Unexpected("]");
+    OSLER_ASSIGN_OR_RETURN(bounds[colons], ParseExpression());
   }
-  if (TakeSymbol("]")) {
-    OSLER_RETURN_IF_ERROR(CheckLoopMember(*object, *first));
-    NodePtr node = Wrap(Make(Op::kItem), std::move(object));
-    return Wrap(std::move(node), std::move(first));
-  }
-  OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ":", "]"));
-  if (!IsNext(Lex::kSymbol, "]")) {
-    OSLER_ASSIGN_OR_RETURN(last, ParseExpression());
-  }
-  OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, "]", "]"));
-  if (object->op == Op::kName && object->text == "loop")
-    return SyntaxError(object->line, "a slice of loop");
-  NodePtr node = Wrap(Make(Op::kSlice), std::move(object));
-  node->children.push_back(std::move(first));
-  node->children.push_back(std::move(last));
+  if (colons == 0 && bounds[0] == nullptr) return Unexpected("an index");
+  NodePtr node = Make(colons == 0 ? Op::kItem : Op::kSlice);
+  if (colons == 0) OSLER_RETURN_IF_ERROR(CheckLoopMember(*object, *bounds[0]));
+  node->children.push_back(std::move(object));
+  for (size_t i = 0; i < (colons == 0 ? 1u : 3u); ++i)
+    node->children.push_back(std::move(bounds[i]));
   return node;
 }
 
 absl::StatusOr<NodePtr> Parser::ParseFilter(NodePtr value) {
-  NodePtr node = Make(Op::kStrip, "filter");
+  NodePtr node = Wrap(Make(Op::kFilter), std::move(value));
   const std::string name = peek().text;
   if (peek().kind != Lex::kName) return Unexpected("the name of a filter");
   ++at_;
-  const bool called = TakeSymbol("(");
-  if (name == "length" || name == "count") {
-    node->op = Op::kLength;
-  } else if (name == "trim") {
-    node->integer = 3;
-  } else {
-    return SyntaxError(node->line, absl::StrCat("unknown filter \"", name, "\""));
-  }
-  if (called && !TakeSymbol(")")) {
-    return SyntaxError(node->line,
-                       absl::StrCat("arguments of the filter \"", name, "\" are not supported"));
-  }
-  return Wrap(std::move(node), std::move(value));
+  if (TakeSymbol("(")) OSLER_RETURN_IF_ERROR(ParseArguments(*node));
+  OSLER_RETURN_IF_ERROR(BindArguments(*node, name, /*is_filter=*/true));
+  return node;
 }
 
 absl::StatusOr<NodePtr> Parser::ParseTest(NodePtr value) {

@@ -145,10 +145,11 @@ class Lexer {
     for (const std::string_view symbol : {"==", "!=", "<=", ">=", "//"}) {
       if (two == symbol) ++end;
     }
-    if (end == at_ + 1 && std::string_view("+-*/%~<>=|.,:()[]").find(c) == std::string_view::npos) {
+    if (end == at_ + 1 &&
+        std::string_view("+-*/%~<>=|.,:()[]{}").find(c) == std::string_view::npos) {
       return SyntaxError(line_, "a character that this build does not know in an expression");
     }
-    depth_ += (c == '(' || c == '[') - (c == ')' || c == ']');
+    depth_ += (c == '(' || c == '[' || c == '{') - (c == ')' || c == ']' || c == '}');
     Add(Lex::kSymbol, std::string_view(source_).substr(at_, end - at_));
     Advance(end);
     return absl::OkStatus();

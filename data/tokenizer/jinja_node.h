@@ -17,14 +17,15 @@ enum class Op {
   kInteger,  // integer
   kBool,     // integer
   kNone,
-  kName,         // text
-  kList,         // children
-  kItem,         // children: object, key
-  kSlice,        // children: object, first or null, last or null
-  kStrip,        // integer: 1 left, 2 right, 3 both; children: object. Also the filter trim.
-  kLength,       // children: object
-  kTest,         // text, integer: 1 if negated; children: object
-  kRaise,        // children: message
+  kName,    // text
+  kList,    // children
+  kDict,    // children: key, value, key, value, …
+  kItem,    // children: object, key
+  kSlice,   // children: object, first, last, step, each of these or null
+  kFilter,  // builtin; children: value and arguments, null where none is given
+  kMethod,  // builtin; children: object and arguments, null where none is given
+  kCall,    // text: a function or macro; children: arguments, the last of them named by `names`
+  kTest,    // text, integer: 1 if negated; children: object
   kConditional,  // children: value, condition, otherwise or null
   kOr,
   kAnd,
@@ -33,11 +34,44 @@ enum class Op {
   kBinary,   // text: + - * // % ~; children: left, right
   kNegate,
   // Statements.
-  kData,   // text
-  kPrint,  // children: value
-  kIf,     // branches: condition (null for else) and body
-  kFor,    // text: variable; children: sequence, filter or null; body
-  kSet,    // text: variable; children: value
+  kData,        // text
+  kPrint,       // children: value
+  kIf,          // branches: condition (null for else) and body
+  kFor,         // names: variables; children: sequence, filter or null; body; branches: of else
+  kSet,         // names: variables; children: value
+  kSetMember,   // text: variable that holds a namespace; names: its member; children: value
+  kSetBlock,    // names: variable; body
+  kMacro,       // text; names: parameters; children: their defaults or null; body
+  kGeneration,  // body: what a model is to write
+  kBreak,
+  kContinue,
+};
+
+// The filters, methods and functions that templates may call.
+enum class Builtin {
+  kTrim,  // strip, by its filter's name
+  kLeftTrim,
+  kRightTrim,
+  kLength,
+  kToJson,
+  kItems,
+  kKeys,
+  kValues,
+  kGet,
+  kList,
+  kJoin,
+  kUpper,
+  kLower,
+  kFirst,
+  kLast,
+  kDefault,
+  kString,
+  kReplace,
+  kStartsWith,
+  kEndsWith,
+  kSplit,
+  kSelect,
+  kReject,
 };
 
 struct Node {
@@ -45,6 +79,8 @@ struct Node {
   int line = 0;
   std::string text;
   int64_t integer = 0;
+  Builtin builtin = Builtin::kTrim;
+  std::vector<std::string> names;
   std::vector<std::unique_ptr<Node>> children;
   std::vector<std::unique_ptr<Node>> body;
   struct Branch {
@@ -53,6 +89,9 @@ struct Node {
   };
   std::vector<Branch> branches;
 };
+
+using NodePtr = std::unique_ptr<Node>;
+using Body = std::vector<NodePtr>;
 
 enum class Lex {
   kData,

@@ -15,16 +15,14 @@
 
 namespace osler::jinja {
 
-using NodePtr = std::unique_ptr<Node>;
-using Body = std::vector<NodePtr>;
-
 // Recursive descent with a bound on its depth. One use.
 class Parser {
  public:
   Parser(std::vector<LexToken> tokens, const std::vector<std::string>& variables);
   absl::StatusOr<Body> Run();
-  // The variables that were read, in order of name.
+  // The special variables that were read, in order of name.
   const std::set<std::string>& reads() const { return reads_; }
+  bool marks_generation() const { return marks_generation_; }
 
  private:
   // Statements.
@@ -33,6 +31,12 @@ class Parser {
   absl::StatusOr<NodePtr> ParseIf();
   absl::StatusOr<NodePtr> ParseFor();
   absl::StatusOr<NodePtr> ParseSet();
+  absl::StatusOr<NodePtr> ParseMacro();
+  absl::StatusOr<NodePtr> ParseGeneration();
+  absl::StatusOr<NodePtr> ParseJump(Op op);
+  absl::Status ParseTargets(std::vector<std::string>& names);
+  absl::Status ParseParameters(Node& macro);
+  absl::Status EndBlock(std::string_view word);  // {% word %}
   absl::StatusOr<std::string> NewName();
 
   // Expressions, loosest binding first.
@@ -46,11 +50,18 @@ class Parser {
   absl::StatusOr<NodePtr> ParsePrimary();
   absl::StatusOr<NodePtr> ParseName();
   absl::StatusOr<NodePtr> ParseList();
+  absl::StatusOr<NodePtr> ParseDict();
+  absl::StatusOr<NodePtr> ParseParenthesis();
   absl::StatusOr<NodePtr> ParsePostfix(NodePtr node);
   absl::StatusOr<NodePtr> ParseSubscript(NodePtr object);
   absl::StatusOr<NodePtr> ParseMember(NodePtr object);
   absl::StatusOr<NodePtr> ParseFilter(NodePtr node);
   absl::StatusOr<NodePtr> ParseTest(NodePtr node);
+  // jinja_call.cc
+  absl::StatusOr<NodePtr> ParseCall(std::string name);
+  absl::StatusOr<NodePtr> ParseMethod(NodePtr object, std::string name);
+  absl::Status ParseArguments(Node& call);  // behind the parenthesis
+  absl::Status BindArguments(Node& call, std::string_view name, bool is_filter) const;
   absl::Status CheckLoopMember(const Node& object, const Node& key) const;
 
   const LexToken& peek(size_t ahead = 0) const;
@@ -64,8 +75,9 @@ class Parser {
 
   std::vector<LexToken> tokens_;
   size_t at_ = 0;
-  int depth_ = 0, loops_ = 0;
-  std::set<std::string> variables_, assigned_, reads_;
+  int depth_ = 0, loops_ = 0, macros_ = 0;
+  bool marks_generation_ = false;
+  std::set<std::string> variables_, defined_, reads_;  // defined_: macros
 };
 
 }  // namespace osler::jinja

@@ -10,7 +10,8 @@ namespace {
 constexpr int kMaxDepth = 100;
 
 bool ClosesBody(std::string_view word) {
-  return word == "elif" || word == "else" || word == "endif" || word == "endfor";
+  return word == "elif" || word == "else" || word == "endif" || word == "endfor" ||
+         word == "endset" || word == "endmacro" || word == "endgeneration";
 }
 
 }  // namespace
@@ -85,6 +86,10 @@ absl::StatusOr<NodePtr> Parser::ParseBlock() {
   if (TakeWord("if")) return ParseIf();
   if (TakeWord("for")) return ParseFor();
   if (TakeWord("set")) return ParseSet();
+  if (TakeWord("macro")) return ParseMacro();
+  if (TakeWord("generation")) return ParseGeneration();
+  if (TakeWord("break")) return ParseJump(Op::kBreak);
+  if (TakeWord("continue")) return ParseJump(Op::kContinue);
   return SyntaxError(peek().line, absl::StrCat("unknown statement \"", peek().text, "\""));
 }
 
@@ -113,24 +118,29 @@ absl::StatusOr<NodePtr> Parser::ParseIf() {
   return node;
 }
 
-absl::StatusOr<std::string> Parser::NewName() {
-  const std::string name = peek().text;
-  if (peek().kind != Lex::kName || name == "loop") {
-    return Unexpected("the name of a new variable");
-  }
-  ++at_;
-  return name;
+absl::Status Parser::EndBlock(std::string_view word) {
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockBegin, "", word));
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kName, word, word));
+  return Expect(Lex::kBlockEnd, "", "%}");
+}
+
+absl::Status Parser::ParseTargets(std::vector<std::string>& names) {
+  const bool closes = TakeSymbol("(");
+  do {
+    OSLER_ASSIGN_OR_RETURN(std::string name, NewName());
+    names.push_back(std::move(name));
+  } while (TakeSymbol(","));
+  return closes ? Expect(Lex::kSymbol, ")", ")") : absl::OkStatus();
 }
 
 absl::StatusOr<NodePtr> Parser::ParseFor() {
   NodePtr node = Make(Op::kFor);
-  OSLER_ASSIGN_OR_RETURN(node->text, NewName());
+  OSLER_RETURN_IF_ERROR(ParseTargets(node->names));
   OSLER_RETURN_IF_ERROR(Expect(Lex::kName, "in", "in"));
   OSLER_ASSIGN_OR_RETURN(NodePtr sequence,
                          ParseOr());  // a conditional needs parentheses here, as in Jinja
   node->children.push_back(std::move(sequence));
   node->children.push_back(nullptr);
-  assigned_.insert(node->text);
   if (TakeWord("if")) {
     OSLER_ASSIGN_OR_RETURN(node->children[1], ParseExpression());
   }
@@ -138,21 +148,93 @@ absl::StatusOr<NodePtr> Parser::ParseFor() {
   ++loops_;
   OSLER_ASSIGN_OR_RETURN(node->body, ParseBody());
   --loops_;
-  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockBegin, "", "endfor"));
-  OSLER_RETURN_IF_ERROR(Expect(Lex::kName, "endfor", "endfor"));
-  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
+  if (peek(1).text == "else") {
+    at_ += 2;
+    OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
+    node->branches.emplace_back();
+    OSLER_ASSIGN_OR_RETURN(node->branches[0].body, ParseBody());
+  }
+  OSLER_RETURN_IF_ERROR(EndBlock("endfor"));
   return node;
 }
 
 absl::StatusOr<NodePtr> Parser::ParseSet() {
   NodePtr node = Make(Op::kSet);
-  OSLER_ASSIGN_OR_RETURN(node->text, NewName());
+  if (peek().kind == Lex::kName && peek(1).kind == Lex::kSymbol && peek(1).text == ".") {
+    node->op = Op::kSetMember;
+    OSLER_ASSIGN_OR_RETURN(node->text, NewName());
+    ++at_;
+    if (peek().kind != Lex::kName) return Unexpected("the name of a member");
+    node->names.push_back(peek().text);
+    ++at_;
+  } else {
+    OSLER_RETURN_IF_ERROR(ParseTargets(node->names));
+    if (node->names.size() == 1 && Take(Lex::kBlockEnd, "")) {
+      node->op = Op::kSetBlock;
+      OSLER_ASSIGN_OR_RETURN(node->body, ParseBody());
+      OSLER_RETURN_IF_ERROR(EndBlock("endset"));
+      return node;
+    }
+  }
   OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, "=", "="));
   OSLER_ASSIGN_OR_RETURN(NodePtr value, ParseExpression());
   node->children.push_back(std::move(value));
-  assigned_.insert(node->text);
   OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
   return node;
+}
+
+absl::Status Parser::ParseParameters(Node& macro) {
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, "(", "("));
+  while (!TakeSymbol(")")) {
+    OSLER_ASSIGN_OR_RETURN(std::string name, NewName());
+    macro.names.push_back(std::move(name));
+    macro.children.push_back(nullptr);
+    if (TakeSymbol("=")) {
+      OSLER_ASSIGN_OR_RETURN(macro.children.back(), ParseExpression());
+    }
+    if (!IsNext(Lex::kSymbol, ")")) OSLER_RETURN_IF_ERROR(Expect(Lex::kSymbol, ",", ")"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<NodePtr> Parser::ParseMacro() {
+  NodePtr node = Make(Op::kMacro);
+  if (loops_ > 0 || macros_ > 0) return SyntaxError(node->line, "a macro inside a loop or macro");
+  OSLER_ASSIGN_OR_RETURN(node->text, NewName());
+  defined_.insert(node->text);
+  OSLER_RETURN_IF_ERROR(ParseParameters(*node));
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
+  ++macros_;
+  OSLER_ASSIGN_OR_RETURN(node->body, ParseBody());
+  --macros_;
+  OSLER_RETURN_IF_ERROR(EndBlock("endmacro"));
+  return node;
+}
+
+absl::StatusOr<NodePtr> Parser::ParseGeneration() {
+  NodePtr node = Make(Op::kGeneration);
+  if (macros_ > 0) return SyntaxError(node->line, "a generation block inside a macro");
+  marks_generation_ = true;
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
+  OSLER_ASSIGN_OR_RETURN(node->body, ParseBody());
+  OSLER_RETURN_IF_ERROR(EndBlock("endgeneration"));
+  return node;
+}
+
+absl::StatusOr<NodePtr> Parser::ParseJump(Op op) {
+  NodePtr node = Make(op);
+  if (loops_ == 0) return SyntaxError(node->line, "a break or continue outside a loop");
+  OSLER_RETURN_IF_ERROR(Expect(Lex::kBlockEnd, "", "%}"));
+  return node;
+}
+
+absl::StatusOr<std::string> Parser::NewName() {
+  const std::string name = peek().text;
+  if (peek().kind != Lex::kName || name == "loop") {
+    return Unexpected("the name of a new variable");
+  }
+  ++at_;
+  return name;
 }
 
 }  // namespace osler::jinja

@@ -36,12 +36,39 @@ std::optional<Value> Arithmetic(std::string_view op, int64_t a, int64_t b) {
   return Value::Integer(made);
 }
 
-// A Python slice bound for a list of `size`.
-std::optional<int64_t> Bound(const Value* value, int64_t otherwise, int64_t size) {
-  if (value == nullptr || value->kind == Kind::kNone) return otherwise;
-  if (!value->IsNumber()) return std::nullopt;
-  const int64_t at = value->integer < 0 ? value->integer + size : value->integer;
-  return std::clamp<int64_t>(at, 0, size);
+// The indexes that a Python slice of `size` items takes, or nullopt where Python raises.
+std::optional<std::vector<size_t>> SliceIndexes(const Value* first, const Value* last,
+                                                const Value* step, int64_t size) {
+  const auto given = [](const Value* value) {
+    return value != nullptr && value->kind != Kind::kNone && value->kind != Kind::kUndefined;
+  };
+  for (const Value* value : {first, last, step}) {
+    if (given(value) && !value->IsNumber()) return std::nullopt;
+  }
+  const int64_t by = given(step) ? step->integer : 1;
+  if (by == 0 || by == INT64_MIN) return std::nullopt;
+  const int64_t low = by > 0 ? 0 : -1, high = by > 0 ? size : size - 1;
+  const auto bound = [&](const Value* value, int64_t otherwise) {
+    if (!given(value)) return otherwise;
+    const int64_t at = value->integer < 0 ? value->integer + size : value->integer;
+    return std::clamp(at, low, high);
+  };
+  const int64_t begin = bound(first, by > 0 ? low : high), end = bound(last, by > 0 ? high : low);
+  std::vector<size_t> indexes;
+  for (int64_t at = begin; by > 0 ? at < end : at > end;) {
+    indexes.push_back(static_cast<size_t>(at));
+    if (by > size || by < -size) break;
+    at += by;
+  }
+  return indexes;
+}
+
+// Where each character of `text` begins, and the end.
+std::vector<size_t> CharacterStarts(const std::string& text) {
+  std::vector<size_t> starts;
+  for (size_t at = 0; at < text.size(); NextCodePoint(text, at)) starts.push_back(at);
+  starts.push_back(text.size());
+  return starts;
 }
 
 bool Contains(const Value& container, const Value& item, bool* ok) {
@@ -49,16 +76,30 @@ bool Contains(const Value& container, const Value& item, bool* ok) {
   switch (container.kind) {
     case Kind::kUndefined: return false;
     case Kind::kString:
-      *ok = item.kind == Kind::kString;
+      *ok = item.IsString();
       return *ok && container.text->bytes.find(item.text->bytes) != std::string::npos;
     case Kind::kList:
       return std::any_of(container.list->begin(), container.list->end(),
                          [&](const Value& one) { return Equal(one, item); });
-    case Kind::kMessage:
-      return item.kind == Kind::kString &&
-             (item.text->bytes == "role" || item.text->bytes == "content");
+    case Kind::kDict:
+      return std::any_of(container.dict->begin(), container.dict->end(), [&](const auto& one) {
+        return item.IsString() && one.first == item.text->bytes;
+      });
     default: *ok = false; return false;
   }
+}
+
+Value LoopMember(const Value& loop, const std::string& name) {
+  const int64_t round = loop.integer, size = static_cast<int64_t>(loop.list->size());
+  if (name == "index") return Value::Integer(round + 1);
+  if (name == "index0") return Value::Integer(round);
+  if (name == "revindex") return Value::Integer(size - round);
+  if (name == "revindex0") return Value::Integer(size - round - 1);
+  if (name == "first") return Value::Bool(round == 0);
+  if (name == "last") return Value::Bool(round + 1 == size);
+  if (name == "length") return Value::Integer(size);
+  const int64_t beside = name == "previtem" ? round - 1 : name == "nextitem" ? round + 1 : -1;
+  return beside >= 0 && beside < size ? (*loop.list)[static_cast<size_t>(beside)] : Value();
 }
 
 }  // namespace
@@ -66,11 +107,17 @@ bool Contains(const Value& container, const Value& item, bool* ok) {
 Value Value::None() { return Make(Kind::kNone, 0); }
 Value Value::Bool(bool value) { return Make(Kind::kBool, value); }
 Value Value::Integer(int64_t value) { return Make(Kind::kInteger, value); }
-Value Value::OfMessage(int64_t index) { return Make(Kind::kMessage, index); }
+Value Value::Namespace(int64_t number) { return Make(Kind::kNamespace, number); }
 
-Value Value::Loop(int64_t round, int64_t rounds) {
+Value Value::Function(const Node* macro) {
+  Value value = Make(Kind::kFunction, 0);
+  value.macro = macro;
+  return value;
+}
+
+Value Value::Loop(int64_t round, std::shared_ptr<const List> items) {
   Value value = Make(Kind::kLoop, round);
-  value.size = rounds;
+  value.list = std::move(items);
   return value;
 }
 
@@ -80,9 +127,25 @@ Value Value::String(Text text) {
   return value;
 }
 
-Value Value::List(std::vector<Value> items) {
+std::optional<Value> Value::ListOf(List items) {
   Value value = Make(Kind::kList, 0);
-  value.list = std::make_shared<const std::vector<Value>>(std::move(items));
+  for (const Value& item : items) value.depth = std::max(value.depth, item.depth + 1);
+  if (items.size() > kMaxItems || value.depth > kMaxValueDepth) return std::nullopt;
+  value.list = std::make_shared<const List>(std::move(items));
+  return value;
+}
+
+std::optional<Value> Value::DictOf(Dict items) {
+  Value value = Make(Kind::kDict, 0);
+  for (const auto& [key, item] : items) value.depth = std::max(value.depth, item.depth + 1);
+  if (items.size() > kMaxItems || value.depth > kMaxValueDepth) return std::nullopt;
+  value.dict = std::make_shared<const Dict>(std::move(items));
+  return value;
+}
+
+Value Value::OfMessage(int64_t index, Value role, Value content) {
+  Value value = *DictOf({{"role", std::move(role)}, {"content", std::move(content)}});
+  value.message = index;
   return value;
 }
 
@@ -94,6 +157,7 @@ bool Value::IsTrue() const {
     case Kind::kInteger: return integer != 0;
     case Kind::kString: return !text->bytes.empty();
     case Kind::kList: return !list->empty();
+    case Kind::kDict: return !dict->empty();
     default: return true;
   }
 }
@@ -103,12 +167,15 @@ bool Value::Is(std::string_view test) const {
   if (test == "undefined") return kind == Kind::kUndefined;
   if (test == "none") return kind == Kind::kNone;
   if (test == "string") return kind == Kind::kString;
-  if (test == "mapping") return kind == Kind::kMessage;
+  if (test == "mapping") return kind == Kind::kDict;
+  if (test == "boolean") return kind == Kind::kBool;
+  if (test == "integer") return kind == Kind::kInteger;
+  if (test == "number") return IsNumber();
   if (test == "true") return kind == Kind::kBool && integer != 0;
   if (test == "false") return kind == Kind::kBool && integer == 0;
   // iterable and sequence; Jinja's Undefined counts as an empty one
   return kind == Kind::kUndefined || kind == Kind::kString || kind == Kind::kList ||
-         kind == Kind::kMessage;
+         kind == Kind::kDict || (kind == Kind::kLoop && test == "iterable");
 }
 
 std::optional<Text> Value::Printed() const {
@@ -123,52 +190,60 @@ std::optional<Text> Value::Printed() const {
 }
 
 std::optional<Value> Value::Item(const Value& key) const {
-  if (kind == Kind::kLoop && key.kind == Kind::kString) {
-    const std::string& name = key.text->bytes;
-    if (name == "index") return Integer(integer + 1);
-    if (name == "index0") return Integer(integer);
-    if (name == "first") return Bool(integer == 0);
-    if (name == "last") return Bool(integer + 1 == size);
-    return Integer(size);  // length: the parser lets no other name through
+  if (kind == Kind::kLoop && key.IsString()) return LoopMember(*this, key.text->bytes);
+  if (kind == Kind::kDict) {
+    for (const auto& [name, value] : *dict) {
+      if (key.IsString() && name == key.text->bytes) return value;
+    }
+    return Value();
   }
-  if (kind == Kind::kList && key.IsNumber()) {
-    const int64_t count = static_cast<int64_t>(list->size());
-    const int64_t at = key.integer < 0 ? key.integer + count : key.integer;
-    return at >= 0 && at < count ? (*list)[static_cast<size_t>(at)] : Value();
-  }
-  return std::nullopt;
+  if ((kind != Kind::kList && kind != Kind::kString) || !key.IsNumber()) return std::nullopt;
+  const std::vector<size_t> starts =
+      kind == Kind::kString ? CharacterStarts(text->bytes) : std::vector<size_t>();
+  const int64_t count =
+      static_cast<int64_t>(kind == Kind::kString ? starts.size() - 1 : list->size());
+  const int64_t at = key.integer < 0 ? key.integer + count : key.integer;
+  if (at < 0 || at >= count) return Value();
+  const size_t index = static_cast<size_t>(at);
+  if (kind == Kind::kList) return (*list)[index];
+  return String(text->Slice(starts[index], starts[index + 1]));
 }
 
-std::optional<Value> Value::Slice(const Value* first, const Value* last) const {
-  if (kind != Kind::kList) return std::nullopt;
-  const int64_t count = static_cast<int64_t>(list->size());
-  const auto begin = Bound(first, 0, count), end = Bound(last, count, count);
-  if (!begin.has_value() || !end.has_value()) return std::nullopt;
-  return List({list->begin() + std::min(*begin, *end), list->begin() + *end});
-}
-
-std::optional<Value> Value::Strip(bool left, bool right) const {
-  if (kind != Kind::kString) return std::nullopt;
-  const std::string_view whole = text->bytes;
-  const std::string_view tail = TrimPythonSpace(whole, left, false);
-  const size_t begin = whole.size() - tail.size();
-  const size_t end = begin + TrimPythonSpace(tail, false, right).size();
-  Text out{std::string(whole.substr(begin, end - begin)), text->spans};
-  for (Span& span : out.spans) {
-    span.begin = std::clamp(span.begin, begin, end) - begin;
-    span.end = std::clamp(span.end, begin, end) - begin;
+std::optional<Value> Value::Slice(const Value* first, const Value* last, const Value* step) const {
+  if (kind != Kind::kList && kind != Kind::kString) return std::nullopt;
+  const std::vector<size_t> starts =
+      kind == Kind::kString ? CharacterStarts(text->bytes) : std::vector<size_t>();
+  const size_t count = kind == Kind::kString ? starts.size() - 1 : list->size();
+  const auto indexes = SliceIndexes(first, last, step, static_cast<int64_t>(count));
+  if (!indexes.has_value()) return std::nullopt;
+  if (kind == Kind::kString) {
+    Text taken;
+    for (const size_t at : *indexes) taken.Append(text->Slice(starts[at], starts[at + 1]));
+    return String(std::move(taken));
   }
-  return String(std::move(out));
+  List items;
+  for (const size_t at : *indexes) items.push_back((*list)[at]);
+  return ListOf(std::move(items));
 }
 
-std::optional<Value> Value::Length() const {
-  if (kind == Kind::kUndefined) return Integer(0);
-  if (kind == Kind::kList) return Integer(static_cast<int64_t>(list->size()));
-  if (kind == Kind::kMessage) return Integer(2);
-  if (kind != Kind::kString) return std::nullopt;
-  int64_t count = 0;
-  for (size_t at = 0; at < text->bytes.size(); ++count) NextCodePoint(text->bytes, at);
-  return Integer(count);
+std::optional<List> Value::Items() const {
+  List items;
+  switch (kind) {
+    case Kind::kUndefined: return items;
+    case Kind::kList: return *list;
+    case Kind::kDict:
+      for (const auto& [key, value] : *dict) items.push_back(String({key, {}}));
+      return items;
+    case Kind::kString: {
+      const std::vector<size_t> starts = CharacterStarts(text->bytes);
+      if (starts.size() > kMaxItems) return std::nullopt;
+      for (size_t i = 0; i + 1 < starts.size(); ++i) {
+        items.push_back(String(text->Slice(starts[i], starts[i + 1])));
+      }
+      return items;
+    }
+    default: return std::nullopt;
+  }
 }
 
 bool Equal(const Value& left, const Value& right) {
@@ -179,6 +254,14 @@ bool Equal(const Value& left, const Value& right) {
     case Kind::kList:
       return std::equal(left.list->begin(), left.list->end(), right.list->begin(),
                         right.list->end(), Equal);
+    case Kind::kDict:
+      return left.dict->size() == right.dict->size() &&
+             std::all_of(left.dict->begin(), left.dict->end(), [&](const auto& one) {
+               const auto other =
+                   std::find_if(right.dict->begin(), right.dict->end(),
+                                [&](const auto& two) { return two.first == one.first; });
+               return other != right.dict->end() && Equal(one.second, other->second);
+             });
     case Kind::kUndefined:
     case Kind::kNone: return true;
     default: return false;
@@ -186,8 +269,6 @@ bool Equal(const Value& left, const Value& right) {
 }
 
 std::optional<Value> Compare(std::string_view op, const Value& left, const Value& right) {
-  // Messages are told apart by place here, by content in Jinja.
-  if (left.kind == Kind::kMessage && right.kind == Kind::kMessage) return std::nullopt;
   if (op == "==") return Value::Bool(Equal(left, right));
   if (op == "!=") return Value::Bool(!Equal(left, right));
   if (op == "in" || op == "not in") {
@@ -219,9 +300,10 @@ std::optional<Value> Combine(std::string_view op, const Value& left, const Value
     return Value::String(*std::move(joined));
   }
   if (op == "+" && left.kind == Kind::kList && right.kind == Kind::kList) {
-    std::vector<Value> items = *left.list;
+    if (left.list->size() + right.list->size() > kMaxItems) return std::nullopt;
+    List items = *left.list;
     items.insert(items.end(), right.list->begin(), right.list->end());
-    return Value::List(std::move(items));
+    return Value::ListOf(std::move(items));
   }
   if (left.IsNumber() && right.IsNumber()) return Arithmetic(op, left.integer, right.integer);
   return std::nullopt;

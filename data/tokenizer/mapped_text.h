@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace osler {
+
+using TextRange = std::pair<size_t, size_t>;  // [begin, end) in bytes
 
 struct MappedText {
   std::string text;              // valid UTF-8

@@ -2,7 +2,9 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,10 +41,31 @@ MappedText Prepend(MappedText in, const std::string& content) {
   return out;
 }
 
+// Marks that the Unicode tables of `tokenizers`' NFC do not have (they are younger than its version
+// 9, or of a class given later): they stay where they are, as letters do, and join nothing.
+constexpr std::pair<char32_t, char32_t> kUnknownMarks[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42},
+    {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
+    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}};
+
+bool IsUnknownMark(char32_t code) {
+  const auto* after =
+      std::upper_bound(std::begin(kUnknownMarks), std::end(kUnknownMarks), code,
+                       [](char32_t value, const auto& range) { return value < range.first; });
+  return after != std::begin(kUnknownMarks) && code <= std::prev(after)->second;
+}
+
 // Whether canonical composition never reaches across the boundary before `code`: everything that
 // composes with what stands before it is a mark or a conjoining Hangul vowel or final.
 bool StartsNfcSegment(char32_t code) {
-  if (code < 0x300) return true;
+  if (code < 0x300 || IsUnknownMark(code)) return true;
   if (code >= 0x1160 && code <= 0x11FF) return false;
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
     case UTF8PROC_CATEGORY_MN:
@@ -65,26 +88,38 @@ std::string NfcOf(std::string_view text) {
   return out;
 }
 
+// The end of the segment that begins at `begin`, and whether NFC may change it.
+size_t NfcSegmentEnd(const std::string& text, size_t begin, bool& may_change) {
+  size_t end = begin;
+  const char32_t first = NextCodePoint(text, end);
+  may_change =
+      first >= 0x300 &&
+      utf8proc_get_property(static_cast<utf8proc_int32_t>(first))->decomp_seqindex != UINT16_MAX;
+  while (end < text.size()) {
+    size_t next = end;
+    if (StartsNfcSegment(NextCodePoint(text, next))) break;
+    may_change = true;
+    end = next;
+  }
+  return end;
+}
+
 MappedText Nfc(MappedText in) {
   MappedText out;
-  for (size_t begin = 0; begin < in.text.size();) {
-    size_t end = begin;
-    NextCodePoint(in.text, end);
-    while (end < in.text.size()) {
-      size_t next = end;
-      if (StartsNfcSegment(NextCodePoint(in.text, next))) break;
-      end = next;
-    }
+  size_t copied = 0;
+  bool may_change = false;
+  for (size_t begin = 0, end = 0; begin < in.text.size(); begin = end) {
+    end = NfcSegmentEnd(in.text, begin, may_change);
+    if (!may_change) continue;
     const std::string_view segment = std::string_view(in.text).substr(begin, end - begin);
-    if (segment.size() == 1) {
-      out.AppendFrom(in, begin, end);
-    } else if (const std::string composed = NfcOf(segment); composed == segment) {
-      out.AppendFrom(in, begin, end);
-    } else {
-      out.Append(composed, in.OriginOf(begin));
-    }
-    begin = end;
+    const std::string composed = NfcOf(segment);
+    if (composed == segment) continue;
+    out.AppendFrom(in, copied, begin);
+    out.Append(composed, in.OriginOf(begin));
+    copied = end;
   }
+  if (copied == 0) return in;
+  out.AppendFrom(in, copied, in.text.size());
   return out;
 }
 

@@ -52,9 +52,13 @@ absl::Status Add(const JsonPart& part, int depth, PostProcessor& out) {
   if (depth > kMaxDepth) return part.Error("nested too deeply");
   OSLER_ASSIGN_OR_RETURN(const std::string type, TypeOf(part));
   if (type == "TemplateProcessing") return AddTemplate(part, out);
+  if (type == "ByteLevel") {  // speaks of offsets only
+    return ExpectObject(part, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  }
   if (type != "Sequence") {
-    return part.Error(absl::StrCat("unknown post-processor \"", type,
-                                   "\": this build knows TemplateProcessing and Sequence"));
+    return part.Error(
+        absl::StrCat("unknown post-processor \"", type,
+                     "\": this build knows TemplateProcessing, ByteLevel and Sequence"));
   }
   OSLER_RETURN_IF_ERROR(ExpectObject(part, {"type", "processors"}));
   const JsonPart list = part.at("processors");

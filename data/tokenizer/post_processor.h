@@ -1,4 +1,5 @@
-// The "post_processor" of tokenizer.json for single texts: TemplateProcessing, and Sequence of it.
+// The "post_processor" of tokenizer.json for single texts: TemplateProcessing, ByteLevel (which
+// adds nothing), and Sequence of these.
 #pragma once
 
 #include <cstdint>

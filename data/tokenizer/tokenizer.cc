@@ -28,9 +28,7 @@ struct Tokenizer::State {
   Decoder decoder;
   std::string digest;
 
-  void EncodeStretch(MappedText stretch, Encoding& out) const;
-  void EncodeWord(const MappedText& stretch, TextRange word, std::vector<Symbol>& scratch,
-                  Encoding& out) const;
+  absl::Status EncodeStretch(MappedText stretch, Encoding& out) const;
 };
 
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -62,7 +60,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view jso
   OSLER_ASSIGN_OR_RETURN(PostProcessor post_processor,
                          ParsePostProcessor(root.at("post_processor")));
   OSLER_ASSIGN_OR_RETURN(Decoder decoder, Decoder::Parse(root.at("decoder")));
-  OSLER_ASSIGN_OR_RETURN(Bpe model, Bpe::Parse(root.at("model")));
+  const Alphabet alphabet = pre_tokenizer.byte_level() ? Alphabet::kBytes : Alphabet::kCharacters;
+  OSLER_ASSIGN_OR_RETURN(Bpe model, Bpe::Parse(root.at("model"), alphabet));
   OSLER_ASSIGN_OR_RETURN(AddedTokens added,
                          AddedTokens::Parse(root.at("added_tokens"), model, normalizer));
   auto state = std::unique_ptr<State>(
@@ -71,21 +70,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view jso
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(state)));
 }
 
-void Tokenizer::State::EncodeWord(const MappedText& stretch, TextRange word,
-                                  std::vector<Symbol>& scratch, Encoding& out) const {
-  scratch.clear();
-  model.Encode(std::string_view(stretch.text).substr(word.first, word.second - word.first),
-               scratch);
-  for (const Symbol& symbol : scratch) {
-    out.ids.push_back(symbol.id);
-    out.begins.push_back(stretch.OriginOf(word.first + symbol.begin));
-  }
-}
-
 // A stretch between added tokens of the raw text.
-void Tokenizer::State::EncodeStretch(MappedText stretch, Encoding& out) const {
+absl::Status Tokenizer::State::EncodeStretch(MappedText stretch, Encoding& out) const {
   const MappedText text = normalizer.Apply(std::move(stretch));
-  std::vector<Symbol> scratch;
+  std::vector<TextRange> words;
+  std::vector<Symbol> symbols;
   for (const AddedSpan& span : added.Split(text.text, /*normalized=*/true)) {
     if (span.id >= 0) {
       out.ids.push_back(span.id);
@@ -94,13 +83,19 @@ void Tokenizer::State::EncodeStretch(MappedText stretch, Encoding& out) const {
     }
     const std::string_view part =
         std::string_view(text.text).substr(span.begin, span.end - span.begin);
-    for (const auto& [begin, end] : pre_tokenizer.Split(part)) {
-      EncodeWord(text, {span.begin + begin, span.begin + end}, scratch, out);
+    words.clear();
+    symbols.clear();
+    OSLER_RETURN_IF_ERROR(pre_tokenizer.Split(part, words));
+    model.Encode(part, words, symbols);
+    for (const Symbol& symbol : symbols) {
+      out.ids.push_back(symbol.id);
+      out.begins.push_back(text.OriginOf(span.begin + symbol.begin));
     }
   }
+  return absl::OkStatus();
 }
 
-Encoding Tokenizer::Encode(std::string_view text, SpecialTokens special) const {
+absl::StatusOr<Encoding> Tokenizer::Encode(std::string_view text, SpecialTokens special) const {
   OSLER_CHECK(text.size() <= static_cast<size_t>(kMaxTextBytes));
   Encoding out;
   const MappedText input = ToMappedText(text);
@@ -111,7 +106,7 @@ Encoding Tokenizer::Encode(std::string_view text, SpecialTokens special) const {
   }
   for (const AddedSpan& span : state_->added.Split(input.text, /*normalized=*/false)) {
     if (span.id < 0) {
-      state_->EncodeStretch(input.Slice(span.begin, span.end), out);
+      OSLER_RETURN_IF_ERROR(state_->EncodeStretch(input.Slice(span.begin, span.end), out));
       continue;
     }
     out.ids.push_back(span.id);

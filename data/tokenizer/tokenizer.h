@@ -1,9 +1,10 @@
 // tokenizer.json BPE, with the ids of Hugging Face `tokenizers` (docs/tokenizer.md).
 //
-// Covers the Gemma kind: added tokens (exact match before everything else, leftmost-longest),
-// normalizers Replace, Prepend and NFC, pre-tokenizer Split, BPE with byte fallback over whole
-// stretches between added tokens (near-linear), TemplateProcessing for special tokens, decoders
-// Replace / ByteFallback / Fuse / Strip. A part of tokenizer.json this build does not know is a
+// Covers byte-pair encodings of the Gemma, Llama and Qwen kinds: added tokens (exact match before
+// everything else, leftmost-longest), normalizers Replace, Prepend and NFC, pre-tokenizers Split
+// (on a string or a regex) and ByteLevel, BPE with byte fallback or over bytes (near-linear even
+// where nothing splits the text), TemplateProcessing for special tokens, decoders Replace /
+// ByteFallback / Fuse / Strip / ByteLevel. A part of tokenizer.json this build does not know is a
 // config error that names it, never ignored; only "truncation" and "padding" are: they speak of
 // batches that others make, and transformers resets them too.
 #pragma once
@@ -44,8 +45,8 @@ class Tokenizer {
   ~Tokenizer();
 
   // `text` has at most kMaxTextBytes. Ill-formed UTF-8 is read as U+FFFD, one for each maximal
-  // ill-formed part.
-  Encoding Encode(std::string_view text, SpecialTokens special) const;
+  // ill-formed part. A data error if a regex of the pre-tokenizer needs too many steps on it.
+  absl::StatusOr<Encoding> Encode(std::string_view text, SpecialTokens special) const;
   // Special tokens are kept, ids of no token are skipped. Byte tokens that are not UTF-8 become
   // U+FFFD, one a byte, as in `tokenizers`. The result is valid UTF-8.
   std::string Decode(const std::vector<int32_t>& ids) const;

@@ -60,7 +60,7 @@ class EncoderTest : public ::testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(int64_t vocab_size = 0) {
-    return RecordEncoder::Create(*fs_, directory_.path(), vocab_size);
+    return RecordEncoder::Create(*fs_, directory_.path(), {.vocab_size = vocab_size});
   }
 
   TempDir directory_;
@@ -105,7 +105,7 @@ TEST_F(EncoderTest, WithoutAChatTemplateChatsAreRefusedAndTextsAreNot) {
   ASSERT_OK_AND_ASSIGN(const auto encoder, Create());
   EXPECT_THAT(encoder->Encode(chat_), Fails(ExitCode::kConfig, HasSubstr("has no chat template")));
   ASSERT_NE(encoder->tokenizer(), nullptr);
-  EXPECT_THAT(encoder->tokenizer()->Encode("hi", SpecialTokens::kAdd).ids, ElementsAre('h', 'i'));
+  EXPECT_THAT(encoder->tokenizer()->Encode("hi", SpecialTokens::kAdd)->ids, ElementsAre('h', 'i'));
   EXPECT_EQ(encoder->digest().size(), 32u);
 }
 
@@ -124,7 +124,7 @@ TEST_F(EncoderTest, IdsBeyondTheVocabularyAreNamed) {
 
 TEST_F(EncoderTest, LabelsOfTokenRecordsAreChecked) {
   RecordBody body{{}, {1, 2, 3}, {1, -5, 3}};
-  ASSERT_OK_AND_ASSIGN(const auto encoder, RecordEncoder::Create(*fs_, "", 10));
+  ASSERT_OK_AND_ASSIGN(const auto encoder, RecordEncoder::Create(*fs_, "", {.vocab_size = 10}));
   EXPECT_THAT(encoder->Encode(testing::Trusted("t2", "s", body)),
               Fails(ExitCode::kData, HasSubstr("record t2: label 1 is -5")));
   body.labels[1] = 10;

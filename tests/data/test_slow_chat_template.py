@@ -1,11 +1,16 @@
 """Rendered chats, their ids and their loss masks, beside transformers' apply_chat_template."""
 
+import datetime
+import functools
+import json
 import random
 
 import pytest
 import transformers
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+import chat_templates
 import tokenizer_models as models
 
 CHATS = [
@@ -109,6 +114,209 @@ def test_white_space_control_and_plain_text(tmp_path):
     assert accepted == 2 * len(chats)
 
 
+SPECIAL = ["<|im_end|>", "<|im_start|>assistant\n", "<|eot_id|>", "<|start_header_id|>assistant<|end_header_id|>\n\n",
+           "<|begin_of_text|>", "<think>\n", "\n</think>\n\n", "</think>", "<tool_response>x</tool_response>", "\n\n"]
+
+
+def marked_chats(count, seed):
+    """Chats whose contents hold the marks of the templates; roles in any order, a system text first or none."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        chat = [("system", models.random_text(rng, SPECIAL))] if rng.random() < 0.4 else []
+        for turn in range(rng.randint(1, 6)):
+            role = ["user", "assistant"][turn % 2] if rng.random() < 0.8 else rng.choice(["user", "assistant"])
+            content = "".join(rng.choice(SPECIAL + ["word", " ", models.random_text(rng)]) for _ in range(rng.randint(0, 4)))
+            chat.append((role, content))
+        yield chat
+
+
+def llama3_pieces(chat):
+    for role, content in chat:
+        yield f"<|start_header_id|>{role}<|end_header_id|>\n\n", False
+        yield content.strip() + "<|eot_id|>", role == "assistant"
+
+
+def llama31_pieces(chat, date="26 Jul 2024"):
+    system = chat[0][1].strip() if chat[0][0] == "system" else ""
+    yield ("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+           f"Today Date: {date}\n\n{system}<|eot_id|>"), False
+    yield from llama3_pieces([turn for turn in chat if turn[0] != "system"])
+
+
+def chatml_pieces(chat):
+    for role, content in chat:
+        yield f"<|im_start|>{role}\n", False
+        yield content + "<|im_end|>", role == "assistant"
+        yield "\n", False
+
+
+def qwen25_pieces(chat):
+    default = ("system", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
+    yield from chatml_pieces(chat if chat[0][0] == "system" else [default] + chat)
+
+
+def qwen3_pieces(chat):
+    """Thoughts of earlier answers go; the last answer has a thought, if only an empty one."""
+    queries = [i for i, (role, content) in enumerate(chat) if role == "user" and not (
+        content.startswith("<tool_response>") and content.endswith("</tool_response>"))]
+    last_query = queries[-1] if queries else len(chat) - 1
+    turns = []
+    for i, (role, content) in enumerate(chat):
+        if role == "assistant":
+            thought = ""
+            if "</think>" in content:
+                thought = content.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
+                content = content.split("</think>")[-1].lstrip("\n")
+            if i > last_query and (i == len(chat) - 1 or thought):
+                content = "<think>\n" + thought.strip("\n") + "\n</think>\n\n" + content.lstrip("\n")
+        turns.append((role, content))
+    yield from chatml_pieces(turns)
+
+
+def qwen(**parts):
+    return models.qwen(**parts)
+
+
+def llama3(**parts):
+    return models.llama3(**parts)
+
+
+FAMILIES = {
+    "llama3": (llama3, chat_templates.LLAMA3, lambda chat: [("<|begin_of_text|>", False), *llama3_pieces(chat)]),
+    "llama3.1": (llama3, chat_templates.LLAMA31, llama31_pieces),
+    "llama3.2": (llama3, chat_templates.LLAMA32, llama31_pieces),
+    "chatml": (qwen, chat_templates.CHATML, chatml_pieces),
+    "qwen2.5": (qwen, chat_templates.QWEN25, qwen25_pieces),
+    "qwen3": (qwen, chat_templates.QWEN3, qwen3_pieces),
+}
+
+
+def begins(document, text):
+    """The character at which each token of `text` begins: white space in front of a word counts."""
+    document = json.loads(json.dumps(document).replace('"trim_offsets": true', '"trim_offsets": false'))
+    return [begin for begin, _ in Tokenizer.from_str(json.dumps(document)).encode(text, add_special_tokens=False).offsets]
+
+
+def mask_of(document, text, pieces, target):
+    """The text is these pieces; a token is a target if it begins in one that is."""
+    ranges, at = [], 0
+    for piece, is_target in pieces:
+        assert text.startswith(piece, at), ascii((text, at, piece))
+        if is_target:
+            ranges.append((at, at + len(piece)))
+        at += len(piece)
+    if target == "last_turn":
+        ranges = ranges[-1:]
+    if target == "all":
+        ranges = [(0, len(text))]
+    return [int(any(a <= begin < b for a, b in ranges)) for begin in begins(document, text)]
+
+
+def special_config(document):
+    names = [token["content"] for token in document["added_tokens"]]
+    return {"bos_token": "<|begin_of_text|>" if "<|begin_of_text|>" in names else None,
+            "eos_token": "<|eot_id|>" if "<|eot_id|>" in names else "<|im_end|>", "unk_token": None, "pad_token": None}
+
+
+@pytest.mark.parametrize("target", ["assistant", "last_turn", "all"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_families(family, target, tmp_path):
+    make, template, pieces = FAMILIES[family]
+    document = make(post_processor=None) if family == "chatml" else make()
+    options, how = ["--target", target], {}
+    if family == "llama3.2" and target == "all":  # there the date is today's
+        today = datetime.date.today()
+        options += ["--date", today.isoformat()]
+        pieces = functools.partial(llama31_pieces, date=today.strftime("%d %b %Y"))
+    elif family == "llama3.2":
+        how["date_string"] = "26 Jul 2024"
+    model = models.write_model(tmp_path, document, chat_template=template, config=special_config(document))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    chats = [c for c in CHATS if c[0][0] != "none"] + list(marked_chats(400 if target == "assistant" else 60, 21))
+    lines = [{"messages": messages(chat), "add_generation_prompt": index % 2 == 0} for index, chat in enumerate(chats)]
+    code, stderr, out = models.run_tokenize(model, lines, tmp_path, options=options)
+    assert code == 0, stderr
+    answers = 0
+    for line, chat, got in zip(lines, chats, out):
+        prompt = line["add_generation_prompt"]
+        text = tokenizer.apply_chat_template(line["messages"], tokenize=False, add_generation_prompt=prompt, **how)
+        ids = tokenizer.apply_chat_template(line["messages"], tokenize=True, return_dict=True, add_generation_prompt=prompt,
+                                            **how)["input_ids"]
+        assert got["input_ids"] == ids, ascii((chat, text))
+        assert got["mask"] == mask_of(document, text, pieces(chat), target), ascii((chat, text))
+        answers += any(role == "assistant" for role, _ in chat)
+    assert answers > len(chats) / 2
+
+
+@pytest.mark.parametrize("name, family, template", [
+    ("gemma", models.gemma, models.GEMMA3_TEMPLATE), ("llama3", llama3, chat_templates.LLAMA3),
+    ("chatml", qwen, chat_templates.CHATML)])
+def test_built_in_templates(name, family, template, tmp_path):
+    """For a directory without a template, or in place of its own."""
+    document = family()
+    config = {} if name == "gemma" else special_config(document)
+    model = models.write_model(tmp_path, document, chat_template=None, config=config)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    lines, wants, refused = [], [], []
+    for chat in CHATS + list(marked_chats(60, 22)) + list(random_chats(60, 23)):
+        for prompt in (False, True):
+            line = {"messages": messages(chat), "add_generation_prompt": prompt}
+            try:
+                wants.append(tokenizer.apply_chat_template(messages(chat), chat_template=template, tokenize=True,
+                                                           return_dict=True, add_generation_prompt=prompt)["input_ids"])
+                lines.append(line)
+            except Exception:  # jinja2's own errors
+                refused.append(line)
+    code, stderr, out = models.run_tokenize(model, lines, tmp_path, options=["--template", name])
+    assert code == 0, stderr
+    for line, want, got in zip(lines, wants, out):
+        assert got["input_ids"] == want, ascii(line)
+    assert len(lines) > 150 and bool(refused) == (name == "gemma")
+    for line in refused[:8]:
+        code, stderr, _ = models.run_tokenize(model, [line], tmp_path, options=["--template", name])
+        assert code == 3 and "in.jsonl:1: message " in stderr
+    code, stderr, _ = models.run_tokenize(model, [{"messages": messages(CHATS[0])}], tmp_path, options=["--template", "other"])
+    assert code == 2 and "gemma, llama3 or chatml" in stderr
+
+
+def test_a_template_for_another_tokenizer(tmp_path):
+    model = models.write_model(tmp_path, models.gemma(), chat_template=chat_templates.CHATML)
+    code, stderr, _ = models.run_tokenize(model, [{"messages": messages(CHATS[0])}], tmp_path)
+    assert code == 2 and "<|im_end|>" in stderr and "no token" in stderr
+
+
+def test_two_begins_of_text_are_refused(tmp_path):
+    for template in ("{{ bos_token }}" + chat_templates.LLAMA3, "<|begin_of_text|>" + chat_templates.LLAMA31):
+        document = models.llama3()
+        model = models.write_model(tmp_path, document, chat_template=template, config=special_config(document))
+        code, stderr, _ = models.run_tokenize(model, [{"messages": messages(CHATS[0])}], tmp_path)
+        assert code == 2 and "begins a text twice" in stderr
+
+
+def test_a_date_must_be_named_where_nothing_else_is_left(tmp_path):
+    document = models.llama3()
+    template = chat_templates.LLAMA3.replace("{% set loop", "{{ strftime_now('%Y-%m-%d') }}{% set loop")
+    model = models.write_model(tmp_path, document, chat_template=template, config=special_config(document))
+    line = [{"messages": messages(CHATS[0])}]
+    code, stderr, _ = models.run_tokenize(model, line, tmp_path)
+    assert code == 2 and "line 1" in stderr and "template_date" in stderr
+    code, stderr, out = models.run_tokenize(model, line, tmp_path, options=["--date", "2025-03-09"])
+    assert code == 0 and out[0]["text"].startswith("2025-03-09<|begin_of_text|>"), stderr
+
+
+def test_generation_blocks_say_what_is_learned(tmp_path):
+    template = ("{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}"
+                "{{ '>' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif %}"
+                "{{ '\n' }}{% endfor %}")
+    document = models.qwen()
+    model = models.write_model(tmp_path, document, chat_template=template, config=special_config(document))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    code, stderr, out = models.run_tokenize(model, [{"messages": messages(CHATS[1])}], tmp_path)
+    assert code == 0, stderr
+    want = tokenizer.apply_chat_template(messages(CHATS[1]), return_dict=True, return_assistant_tokens_mask=True)
+    assert out[0]["input_ids"] == want["input_ids"] and out[0]["mask"] == want["assistant_masks"]
+
+
 TEMPLATE_VARIANTS = [
     "{{bos_token}}{%for m in messages%}<start_of_turn>{{m.role if m.role!='assistant' else 'model'}}\n{{m['content']|trim}}<end_of_turn>\n{%endfor%}",
     "  {%- for m in messages -%}  \n<start_of_turn>{{ {'a':1} if false else m.role }}{%- endfor -%}",
@@ -142,12 +350,14 @@ def test_other_spellings_are_rendered_alike_or_refused(index, tmp_path):
 
 
 @pytest.mark.parametrize("change, named", [
-    (("{{ bos_token }}", "{{ bos_token }}{{ strftime_now('%d %b %Y') }}"), "strftime_now"),
-    (("{{ bos_token }}", "{{ bos_token }}{% if tools %}x{% endif %}"), "tools"),
-    (("{{ bos_token }}", "{{ bos_token }}{% macro f() %}{% endmacro %}"), "macro"),
-    (("| trim", "| upper"), "upper"), (("| trim", "| trim('x')"), "trim"), (("is iterable", "is divisibleby(2)"), "divisibleby"),
-    (("loop.index0", "loop.revindex"), "revindex"), (("{%- endfor -%}", ""), "line"), (("loop.first", "loop.first ** 2"), "line"),
-    (("<end_of_turn>", "<|end|>"), "Gemma"), (("message['content'] | trim", "'x'"), "not written"),
+    (("{{ bos_token }}", "{{ bos_token }}{% include 'x' %}"), "include"),
+    (("{{ bos_token }}", "{{ bos_token }}{{ lipsum() }}"), "lipsum"),
+    (("{{ bos_token }}", "{{ bos_token }}{{ cycler }}"), "cycler"),
+    (("{{ bos_token }}", "{{ bos_token }}{{ messages.append(1) }}"), "append"),
+    (("{{ bos_token }}", "{{ bos_token }}{{ messages[0].items }}"), "items"),
+    (("| trim", "| title"), "title"), (("| trim", "| trim('x', 2)"), "trim"), (("is iterable", "is divisibleby(2)"), "divisibleby"),
+    (("loop.index0", "loop.depth"), "depth"), (("{%- endfor -%}", ""), "line"), (("loop.first", "loop.first ** 2"), "line"),
+    (("<end_of_turn>", "<|end|>"), "this build knows"), (("message['content'] | trim", "'x'"), "not written"),
     (("message['content'] | trim", "message['content'] + message['content']"), "written twice"),
     (("| trim }}", "| trim }}."), "not followed by"),
 ])

@@ -20,11 +20,17 @@ def long_notes():
     yield "病人主诉胸痛" * 50000
     yield "😀" * 100000
     yield "\n" * 300001 + " " * 300001
+    yield (" " * 299 + "x") * 2000 + ("\t \n" * 100 + "'") * 1000
+    yield "e\u0301" * 100000 + "\u0301\u0323" * 20000
 
 
-@pytest.mark.parametrize("across_spaces", [False, True])
-def test_megabyte_notes(across_spaces, tmp_path):
-    models.compare(models.gemma(2000, across_spaces), list(long_notes()), tmp_path)
+KINDS = {"gemma": models.gemma, "gemma across spaces": lambda size=2000: models.gemma(size, across_spaces=True),
+         "llama3": models.llama3, "qwen": models.qwen, "llama2": models.llama2}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_megabyte_notes(kind, tmp_path):
+    models.compare(KINDS[kind](), list(long_notes()), tmp_path)
 
 
 def sample_texts():
@@ -46,8 +52,8 @@ def sample_texts():
 
 
 @pytest.mark.skipif(not os.path.isdir(models.SAMPLES), reason="samples are not here")
-@pytest.mark.parametrize("across_spaces", [False, True])
-def test_samples(across_spaces, tmp_path):
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_samples(kind, tmp_path):
     texts = list(sample_texts())
     assert len(texts) > 2000
-    models.compare(models.gemma(4000, across_spaces), texts, tmp_path)
+    models.compare(KINDS[kind](4000), texts, tmp_path)

@@ -27,9 +27,20 @@ def unicode_texts(count, seed, pieces=()):
     return [models.random_text(rng, pieces) for _ in range(count)] + ["", " ", "  ", "\n", "a", "\u2581", " \n "]
 
 
-def test_gemma_random_unicode(tmp_path):
-    document = models.gemma()
-    models.compare(document, unicode_texts(14000, 1, all_added(document)), tmp_path)
+@pytest.mark.parametrize("flavour, count", [("gemma", 25000), ("llama3", 35000), ("qwen", 35000), ("llama2", 10000)])
+def test_random_unicode(flavour, count, tmp_path):
+    document = models.FLAVOURS[flavour]()
+    models.compare(document, unicode_texts(count, 1, all_added(document)), tmp_path)
+
+
+@pytest.mark.parametrize("flavour", ["llama3", "qwen"])
+def test_every_code_point(flavour, tmp_path):
+    """Between letters, digits, spaces and marks: classes of the patterns and NFC are those of `tokenizers`."""
+    points = [chr(code) for code in range(0x33500) if not 0xD800 <= code < 0xE000]
+    points += [chr(code) for code in range(0xE0000, 0xE0200)] + ["\U000f0000", "\U00100000", "\U0010ffff"]
+    form = "a{c}1{c} {c}" if flavour == "llama3" else "a{c}1{c}\u0323x\u0334{c}x\u0345{c}\u0301"
+    blocks = [points[i:i + 512] for i in range(0, len(points), 512)]
+    models.compare(models.FLAVOURS[flavour](), ["".join(form.replace("{c}", c) for c in block) for block in blocks], tmp_path)
 
 
 def test_merges_across_spaces(tmp_path):
@@ -141,11 +152,11 @@ def test_decoding_and_begins_in_the_library(tmp_path):
     if not os.path.exists(binary):
         pytest.skip("build the target data_tokenizer_test first")
     path = tmp_path / "cases.json"
-    path.write_text(json.dumps(models.cases(models.gemma(), 3000, 12)))
-    done = subprocess.run([binary, "--gtest_filter=*GoldenCases"], capture_output=True, text=True,
+    path.write_text(json.dumps({name: models.cases(make(), 1000, 12) for name, make in models.FLAVOURS.items()}))
+    done = subprocess.run([binary, "--gtest_filter=*Golden*"], capture_output=True, text=True,
                           env=dict(os.environ, OSLER_TOKENIZER_CASES=str(path)))
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "1 test" in done.stdout
+    assert "2 tests" in done.stdout
 
 
 def test_truncation_and_padding_are_left_alone(tmp_path):

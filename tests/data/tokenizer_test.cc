@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "data/tokenizer/stream_decoder.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/source_dir.h"
 #include "tests/testing/temp_dir.h"
@@ -51,7 +52,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Parse(const Json& document) {
 
 TEST(TokenizerTest, BeginsAreBytesOfTheInput) {
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(Small()));
-  const Encoding encoding = tokenizer->Encode("d ab é<s>c", SpecialTokens::kAdd);
+  ASSERT_OK_AND_ASSIGN(const Encoding encoding,
+                       tokenizer->Encode("d ab é<s>c", SpecialTokens::kAdd));
   EXPECT_THAT(encoding.ids, ElementsAre(0, 4, 8, 6, 8, 10 + 0xC3, 10 + 0xA9, 0, 3));
   EXPECT_THAT(encoding.begins, ElementsAre(0, 0, 1, 2, 4, 5, 6, 7, 10));
   EXPECT_EQ(encoding.front, 1);
@@ -70,7 +72,8 @@ TEST(TokenizerTest, IllFormedInputIsReadAsReplacementCharacters) {
                                                    {"\xC0\xAF", 2},
                                                    {"\xF4\x90\x80\x80", 4},
                                                    {"\xFF", 1}}) {
-    const Encoding encoding = tokenizer->Encode("a" + bytes + "b", SpecialTokens::kNone);
+    ASSERT_OK_AND_ASSIGN(const Encoding encoding,
+                         tokenizer->Encode("a" + bytes + "b", SpecialTokens::kNone));
     std::string want = "a";
     for (size_t i = 0; i < parts; ++i) want += "\xEF\xBF\xBD";
     EXPECT_EQ(tokenizer->Decode(encoding.ids), want + "b");
@@ -91,7 +94,7 @@ TEST(TokenizerTest, IdsNeedNotBeDense) {
   Json document = Small();
   document["model"]["vocab"]["d"] = 1000;
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(document));
-  EXPECT_THAT(tokenizer->Encode("adb", SpecialTokens::kNone).ids, ElementsAre(1, 1000, 2));
+  EXPECT_THAT(tokenizer->Encode("adb", SpecialTokens::kNone)->ids, ElementsAre(1, 1000, 2));
   EXPECT_EQ(tokenizer->vocab_size(), 1001);
   EXPECT_EQ(tokenizer->Decode({4, 1000}), "d");
 }
@@ -104,7 +107,7 @@ TEST(TokenizerTest, MergesOfByteTokens) {
   document["model"]["merges"].push_back({"<0xC3>", "<0xA9>"});
   document["model"]["merges"].push_back({"<0xC3><0xA9>", "a"});
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(document));
-  const Encoding encoding = tokenizer->Encode("béad", SpecialTokens::kNone);
+  ASSERT_OK_AND_ASSIGN(const Encoding encoding, tokenizer->Encode("béad", SpecialTokens::kNone));
   EXPECT_THAT(encoding.ids, ElementsAre(2, 267, 4));
   EXPECT_THAT(encoding.begins, ElementsAre(0, 1, 4));
 }
@@ -115,7 +118,7 @@ TEST(TokenizerTest, LongAndShortStretchesAgree) {
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(Small()));
   std::string text;
   for (int i = 0; i < 100000; ++i) text += "abcab"[i % 5];
-  const Encoding whole = tokenizer->Encode(text, SpecialTokens::kNone);
+  ASSERT_OK_AND_ASSIGN(const Encoding whole, tokenizer->Encode(text, SpecialTokens::kNone));
   ASSERT_EQ(whole.ids.size(), 40000u);
   for (size_t i = 0; i < whole.ids.size(); ++i) ASSERT_EQ(whole.ids[i], i % 2 == 0 ? 7 : 6);
 }
@@ -174,8 +177,15 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"/normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFKC\"}]}",
             "normalizers[0]: unknown normalizer"},
         Bad{"/pre_tokenizer", "{\"type\": \"Metaspace\"}", "unknown pre-tokenizer \"Metaspace\""},
-        Bad{"/pre_tokenizer", "{\"type\": \"ByteLevel\"}", "unknown pre-tokenizer \"ByteLevel\""},
-        Bad{"/pre_tokenizer/invert", "true", "pre_tokenizer.invert"},
+        Bad{"/pre_tokenizer", R"({"type": "ByteLevel", "add_prefix_space": true})",
+            "pre_tokenizer.add_prefix_space"},
+        Bad{"/pre_tokenizer", R"({"type": "ByteLevel", "add_prefix_space": false})",
+            "model.byte_fallback"},
+        Bad{"/pre_tokenizer",
+            R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": false},
+              {"type": "ByteLevel", "add_prefix_space": false}]})",
+            "pretokenizers[1]: nothing can follow ByteLevel"},
+        Bad{"/pre_tokenizer/invert", "1", "pre_tokenizer.invert"},
         Bad{"/pre_tokenizer/behavior", "\"Sideways\"", "pre_tokenizer.behavior"},
         Bad{"/post_processor/type", "\"RobertaProcessing\"", "unknown post-processor"},
         Bad{"/post_processor/single/0/SpecialToken/id", "\"<t>\"",
@@ -253,32 +263,60 @@ int64_t CharacterAt(const std::string& text, int64_t at) {
   return count;
 }
 
-// Values that `tokenizers` gave (scripts/golden/make_tokenizer_cases.py). OSLER_TOKENIZER_CASES
-// names another file: tests/data/test_slow_tokenizer_unicode.py makes larger ones.
-TEST(TokenizerTest, GoldenCases) {
+// Values that `tokenizers` gave for each flavour (scripts/golden/make_tokenizer_cases.py).
+// OSLER_TOKENIZER_CASES names another file: tests/data/test_slow_tokenizer_unicode.py makes larger
+// ones.
+Json GoldenFlavours() {
   const char* given = std::getenv("OSLER_TOKENIZER_CASES");
-  const std::string path =
+  const auto text = MakePosixFs()->ReadFile(
       given != nullptr ? given
-                       : JoinPath(testing::SourceDir(), "tests/golden/tokenizer_cases.json");
-  ASSERT_OK_AND_ASSIGN(const std::string text, MakePosixFs()->ReadFile(path));
-  const Json cases = Json::parse(text);
-  ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(cases["tokenizer"]));
-  for (const Json& one : cases["encode"]) {
-    const std::string input = one["text"];
-    const auto special = one["special"].get<bool>() ? SpecialTokens::kAdd : SpecialTokens::kNone;
-    const Encoding encoding = tokenizer->Encode(input, special);
-    ASSERT_EQ(encoding.ids, one["ids"].get<std::vector<int32_t>>()) << one.dump();
-    std::vector<int64_t> begins;
-    for (const int64_t begin : encoding.begins) begins.push_back(CharacterAt(input, begin));
-    for (int64_t i = 0; i < encoding.front; ++i) begins[static_cast<size_t>(i)] = 0;
-    ASSERT_EQ(begins, one["begins"].get<std::vector<int64_t>>()) << one.dump();
+                       : JoinPath(testing::SourceDir(), "tests/golden/tokenizer_cases.json"));
+  return text.ok() ? Json::parse(*text) : Json();
+}
+
+TEST(TokenizerTest, GoldenEncoding) {
+  const Json flavours = GoldenFlavours();
+  ASSERT_EQ(flavours.size(), 4u);
+  for (const Json& cases : flavours) {
+    ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(cases["tokenizer"]));
+    ASSERT_GE(cases["encode"].size(), 50u);
+    for (const Json& one : cases["encode"]) {
+      const std::string input = one["text"];
+      const auto special = one["special"].get<bool>() ? SpecialTokens::kAdd : SpecialTokens::kNone;
+      ASSERT_OK_AND_ASSIGN(const Encoding encoding, tokenizer->Encode(input, special));
+      ASSERT_EQ(encoding.ids, one["ids"].get<std::vector<int32_t>>()) << one.dump();
+      if (one["begins"].is_null()) continue;
+      std::vector<int64_t> begins;
+      for (const int64_t begin : encoding.begins) begins.push_back(CharacterAt(input, begin));
+      for (int64_t i = 0; i < encoding.front; ++i) begins[static_cast<size_t>(i)] = 0;
+      ASSERT_EQ(begins, one["begins"].get<std::vector<int64_t>>()) << one.dump();
+    }
   }
-  for (const Json& one : cases["decode"]) {
-    ASSERT_EQ(tokenizer->Decode(one["ids"].get<std::vector<int32_t>>()),
-              one["text"].get<std::string>())
-        << one.dump();
+}
+
+TEST(TokenizerTest, GoldenDecodingAndStreams) {
+  size_t streams = 0;
+  for (const Json& cases : GoldenFlavours()) {
+    ASSERT_OK_AND_ASSIGN(const auto tokenizer, Parse(cases["tokenizer"]));
+    for (const Json& one : cases["decode"]) {
+      const auto ids = one["ids"].get<std::vector<int32_t>>();
+      ASSERT_EQ(tokenizer->Decode(ids), one["text"].get<std::string>()) << one.dump();
+      if (one["pieces"].is_null()) continue;
+      StreamDecoder stream(*tokenizer);
+      std::string all;
+      for (size_t i = 0; i < ids.size(); ++i) {
+        const std::string piece = stream.Push(ids[i]);
+        ASSERT_EQ(piece, one["pieces"][i].get<std::string>()) << i << " " << one.dump();
+        all += piece;
+      }
+      all += stream.Finish();
+      ++streams;
+      if (one["text"].get<std::string>().find("\xEF\xBF\xBD") == std::string::npos) {
+        ASSERT_EQ(all, one["text"].get<std::string>()) << one.dump();
+      }
+    }
   }
-  EXPECT_GE(cases["encode"].size(), 100u);
+  EXPECT_GE(streams, 500u);
 }
 
 }  // namespace
