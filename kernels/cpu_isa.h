@@ -1,9 +1,9 @@
 // Which instruction set the CPU kernels of this process use.
 //
 // A source kernels/*_isa.cc is compiled once a level (cmake/OslerLibrary.cmake), each time with its
-// code in namespace osler::OSLER_ISA; SelectIsa picks one of the copies at run time. Such a file sees
-// no torch header and keeps every helper in an unnamed namespace: an inline function that the linker
-// merges with a copy from another level would crash older machines.
+// code in namespace osler::OSLER_ISA; SelectIsa picks one of the copies at run time. Such a file
+// sees no torch header and keeps every helper in an unnamed namespace: an inline function that the
+// linker merges with a copy from another level would crash older machines.
 #pragma once
 
 namespace osler {
@@ -29,16 +29,11 @@ template <typename T>
 const T& SelectIsa(CpuIsa isa, const T& portable, const T& avx2, const T& avx512,
                    const T& avx512_bf16, const T& amx) {
   switch (isa) {
-    case CpuIsa::kAmx:
-      return amx;
-    case CpuIsa::kAvx512Bf16:
-      return avx512_bf16;
-    case CpuIsa::kAvx512:
-      return avx512;
-    case CpuIsa::kAvx2:
-      return avx2;
-    case CpuIsa::kPortable:
-      break;
+    case CpuIsa::kAmx: return amx;
+    case CpuIsa::kAvx512Bf16: return avx512_bf16;
+    case CpuIsa::kAvx512: return avx512;
+    case CpuIsa::kAvx2: return avx2;
+    case CpuIsa::kPortable: break;
   }
   return portable;
 }

@@ -58,8 +58,7 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(Fs& fs, const Flags& flags,
   if (encoder.tokenizer() == nullptr) return Tokenizer::Load(fs, flags.model).status();
   if (static_cast<int64_t>(text.size()) > kMaxTextBytes)
     return DataError("the prompt is longer than 1 GiB");
-  OSLER_ASSIGN_OR_RETURN(Encoding encoding,
-                         encoder.tokenizer()->Encode(text, SpecialTokens::kAdd));
+  OSLER_ASSIGN_OR_RETURN(Encoding encoding, encoder.tokenizer()->Encode(text, SpecialTokens::kAdd));
   return std::move(encoding.ids);
 }
 

@@ -40,7 +40,8 @@ struct Flags {
                                                {"repeats", "5"},
                                                {"heads", "8"},
                                                {"key-heads", "2"},
-                                               {"peers", "1"}, {"dense", "1"}};
+                                               {"peers", "1"},
+                                               {"dense", "1"}};
 
   std::vector<std::string> List(const std::string& name) const {
     std::vector<std::string> items;
