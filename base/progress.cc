@@ -50,6 +50,12 @@ void Progress::Update(int64_t done, std::string_view note) {
   Draw(now);
 }
 
+double Progress::SecondsLeft(Clock::time_point now) const {
+  if (done_ <= start_ || total_ <= done_) return 0;
+  const double seconds = std::chrono::duration<double>(now - begin_).count();
+  return seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_ - start_);
+}
+
 void Progress::Draw(Clock::time_point now) {
   const double seconds = std::chrono::duration<double>(now - begin_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_ - start_) / seconds : 0;
@@ -62,7 +68,7 @@ void Progress::Draw(Clock::time_point now) {
   }
   line += fmt::format(" · {:.{}f}/s", rate, rate < 10 ? 2 : 0);
   if (total_ > 0 && rate > 0 && done_ < total_) {
-    line += " · ETA " + Duration(static_cast<double>(total_ - done_) / rate);
+    line += " · ETA " + Duration(SecondsLeft(now));
   } else if (done_ >= total_) {
     line += " · " + Duration(seconds);
   }

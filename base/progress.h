@@ -25,6 +25,9 @@ class Progress {
 
   // `note` is appended, for example "loss 1.234 · 5120 tokens/s".
   void Update(int64_t done, std::string_view note = {});
+  // Seconds to the end at the pace since construction, which a resumed job does not share with
+  // earlier ones; 0 when that is unknown.
+  double SecondsLeft() const { return SecondsLeft(Clock::now()); }
   // Draws the last state and ends the line. Idempotent.
   void Finish();
   // No output at all (ranks other than 0).
@@ -33,6 +36,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   void Draw(Clock::time_point now);
+  double SecondsLeft(Clock::time_point now) const;
 
   std::string title_, unit_, note_;
   int64_t total_, start_, done_;

@@ -139,7 +139,8 @@ absl::StatusOr<std::vector<int64_t>> CheckpointStore::Steps() const {
   return steps;
 }
 
-absl::Status CheckpointStore::Save(int64_t step, const CheckpointState& state) {
+absl::Status CheckpointStore::Save(int64_t step, const CheckpointState& state,
+                                   std::optional<int64_t> best) {
   OSLER_RETURN_IF_ERROR(CheckState(step, state));
   const std::string temporary = Own(StepDirectory(step), kTemporary);
   absl::Status status = Stage(temporary, step, state);
@@ -148,9 +149,12 @@ absl::Status CheckpointStore::Save(int64_t step, const CheckpointState& state) {
     fs_.RemoveTree(temporary).IgnoreError();  // CleanUp tries again at the next start
     return AsCheckpointError(status, fmt::format("cannot save checkpoint step-{}", step));
   }
-  if (status = MoveLatest(step); !status.ok()) {
+  status = MovePointer(kLatestName, step);
+  if (status.ok() && best.has_value()) status = MoveBest(*best);
+  if (!status.ok()) {
     return AsCheckpointError(
-        status, fmt::format("checkpoint step-{} is saved, but cannot move 'latest' to it", step));
+        status,
+        fmt::format("checkpoint step-{} is saved, but cannot move 'latest' and 'best'", step));
   }
   if (status = Retain(step); !status.ok()) {
     LogWarning("cannot remove older checkpoints: {}", std::string(status.message()));
@@ -204,24 +208,43 @@ absl::Status CheckpointStore::Publish(const std::string& temporary, int64_t step
   return replace ? fs_.RemoveTree(replaced) : absl::OkStatus();
 }
 
-absl::Status CheckpointStore::MoveLatest(int64_t step) {
-  Failpoint("latest");
-  const std::string path = JoinPath(directory_, kLatestName);
+absl::Status CheckpointStore::MovePointer(std::string_view name, int64_t step) {
+  Failpoint(name);
+  const std::string path = JoinPath(directory_, name);
   absl::Status status = WriteFileDurably(fs_, path, fmt::format("step-{}\n", step));
   if (!status.ok()) fs_.Remove(path + ".tmp").IgnoreError();
   return status;
+}
+
+absl::Status CheckpointStore::MoveBest(int64_t step) {
+  if (!fs_.Exists(StepDirectory(step))) return absl::OkStatus();
+  const auto now = Best();
+  if (now.ok() && *now == step) return absl::OkStatus();
+  return MovePointer(kBestName, step);
+}
+
+absl::StatusOr<std::optional<int64_t>> CheckpointStore::Best() const {
+  const std::string path = JoinPath(directory_, kBestName);
+  if (!fs_.Exists(path)) return std::nullopt;
+  const auto text = fs_.ReadFile(path);
+  if (!text.ok()) return Reclassify(text.status(), ExitCode::kCheckpoint);
+  const std::optional<int64_t> step = StepOfName(std::string_view(*text).substr(0, text->find('\n')));
+  if (step.has_value() && fs_.IsDirectory(StepDirectory(*step))) return step;
+  return CheckpointError(
+      fmt::format("{} names {}, which is not there", path, Printable(text->substr(0, 32))));
 }
 
 // Renames first: a removal that dies half way must not leave a half checkpoint under a finished
 // one's name.
 absl::Status CheckpointStore::Retain(int64_t saved) {
   OSLER_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps());
+  const auto best = Best();
   std::vector<std::string> doomed;
   const auto count = static_cast<int64_t>(steps.size());
   absl::Status status;
   for (int64_t i = 0; keep_ > 0 && i < count - keep_; ++i) {
     const int64_t step = steps[static_cast<size_t>(i)];
-    if (step == saved) continue;
+    if (step == saved || (best.ok() && *best == step)) continue;
     doomed.push_back(Own(StepDirectory(step), ".tmp-removed-"));
     status.Update(fs_.Rename(StepDirectory(step), doomed.back()));
   }
@@ -252,7 +275,8 @@ absl::Status CheckpointStore::CleanUp() {
   for (const std::string& name : *names) {
     const bool leftover = StepOfLeftover(name, kTemporary).has_value() ||
                           StepOfLeftover(name, kReplaced).has_value() ||
-                          name == std::string(kLatestName) + ".tmp";
+                          name == std::string(kLatestName) + ".tmp" ||
+                          name == std::string(kBestName) + ".tmp";
     if (!leftover) continue;
     if (absl::Status status = fs_.RemoveTree(JoinPath(directory_, name)); !status.ok()) {
       return AsCheckpointError(status, where);

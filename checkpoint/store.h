@@ -1,11 +1,11 @@
-// Checkpoints of a run: RUN_DIR/checkpoints/step-N, RUN_DIR/checkpoints/latest. docs/checkpoint.md
-// is the format.
+// Checkpoints of a run: RUN_DIR/checkpoints/step-N, and `latest` and `best` beside them, which name
+// one. docs/checkpoint.md is the format.
 //
 // Save writes step-N.tmp-…: every file checksummed and synced, manifest.json last; then renames the
-// directory, syncs the parent, moves `latest`, and only then applies retention. Only a finished
-// checkpoint is ever named step-N. Load verifies every checksum; a damaged checkpoint is renamed
-// step-N.bad with its reason beside it (step-N.bad.txt). Nothing is ever pickled: tensors are
-// safetensors files, the rest is text.
+// directory, syncs the parent, moves `latest` and `best`, and only then applies retention. Only a
+// finished checkpoint is ever named step-N. Load verifies every checksum; a damaged checkpoint is
+// renamed step-N.bad with its reason beside it (step-N.bad.txt). Nothing is ever pickled: tensors
+// are safetensors files, the rest is text.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -46,17 +46,25 @@ std::optional<int64_t> StepOfName(std::string_view name);
 // Used by one thread of one rank (rank 0 writes; every rank may load). Not thread-safe.
 class CheckpointStore {
  public:
-  // `keep` newest finished checkpoints stay after each save; 0 keeps all.
+  // `keep` newest finished checkpoints stay after each save, and the one that `best` names; 0 keeps
+  // all.
   CheckpointStore(Fs& fs, std::string directory, int64_t keep);
 
   // Finished checkpoints, ascending steps; none when the directory does not exist.
   absl::StatusOr<std::vector<int64_t>> Steps() const;
-  // Visits the failpoints staging, shard_write, manifest, rename, latest, retention, in this order,
-  // once each. Errors are of class checkpoint (disk full: code kResourceExhausted); the temporary
-  // directory is removed and older checkpoints stay. A step that exists already is replaced.
-  // Tensors are written from where they lie, without a copy. Retention that fails is a warning: the
-  // checkpoint itself is durable by then.
-  absl::Status Save(int64_t step, const CheckpointState& state);
+  // With `best`, the best checkpoint so far (this one or an earlier one), `best` moves there.
+  // Visits the failpoints staging, shard_write, manifest, rename, latest, best (when it moves),
+  // retention, in this order, once each. Errors are of class checkpoint (disk full: code
+  // kResourceExhausted); the temporary directory is removed and older checkpoints stay. A step that
+  // exists already is replaced. Tensors are written from where they lie, without a copy. Retention
+  // that fails is a warning: the checkpoint itself is durable by then.
+  absl::Status Save(int64_t step, const CheckpointState& state,
+                    std::optional<int64_t> best = std::nullopt);
+  // Makes `best` name `step`; does nothing when that is so already or there is no such checkpoint.
+  absl::Status MoveBest(int64_t step);
+  // The step that `best` names; nullopt when there is no `best`, a checkpoint error when it names
+  // nothing that is there.
+  absl::StatusOr<std::optional<int64_t>> Best() const;
   // Full verification of step-N: manifest, sizes, checksums. The error names the file.
   absl::StatusOr<CheckpointReport> Verify(int64_t step) const;
   // The newest step that passes Verify. Damaged newer ones are quarantined with a warning that
@@ -78,7 +86,7 @@ class CheckpointStore {
  private:
   absl::Status Stage(const std::string& temporary, int64_t step, const CheckpointState& state);
   absl::Status Publish(const std::string& temporary, int64_t step);
-  absl::Status MoveLatest(int64_t step);
+  absl::Status MovePointer(std::string_view name, int64_t step);
   absl::Status Retain(int64_t step);
   absl::Status PutBackReplaced();
   void Quarantine(int64_t step, const std::string& reason);

@@ -9,7 +9,7 @@
 
 namespace osler {
 
-inline constexpr char kLatestName[] = "latest";
+inline constexpr char kLatestName[] = "latest", kBestName[] = "best";
 inline constexpr char kTensorFileSuffix[] = ".safetensors";
 
 // The checkpoint class with the code kept: callers tell a full disk (kResourceExhausted) from other

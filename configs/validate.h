@@ -16,6 +16,9 @@ namespace osler {
 absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& places);
 absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& places);
 
+// The name under which a source's loss appears: as given, else the last part of its path.
+std::string ValidationName(const config::ValidationSource& source);
+
 // Keeps the first broken rule of a validation.
 class Rules {
  public:
@@ -30,5 +33,8 @@ class Rules {
   const SettingPlaces& places_;
   absl::Status status_;
 };
+
+// The rules of one item of sources; `key` is its path ("sources.0").
+void CheckSource(const config::Source& source, const std::string& key, Rules& rules);
 
 }  // namespace osler

@@ -1,10 +1,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 
 #include <fmt/format.h>
 
+#include "absl/strings/ascii.h"
 #include "base/errors.h"
 #include "configs/validate.h"
 
@@ -16,24 +19,78 @@ constexpr int64_t kMostPacks =
 
 bool NotNegative(double value) { return std::isfinite(value) && value >= 0; }
 
+bool IsNameCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+}
+
+void CheckPath(const std::string& path, const std::string& key, Rules& rules) {
+  rules.Require(!path.empty(), key + ".path",
+                "is missing; give a directory that `osler data build` wrote");
+}
+
 void CheckSources(const config::Data& data, Rules& rules) {
   rules.Require(data.train_size() > 0, "data.train",
                 "lists no shards; add {path: SHARDS/train}, as `osler data build` wrote it");
-  const auto check = [&](const auto& sources, const std::string& list) {
-    for (int i = 0; i < sources.size(); ++i) {
-      const std::string key = fmt::format("{}.{}", list, i);
-      rules.Require(!sources[i].path().empty(), key + ".path",
-                    "is missing; give a directory that `osler data build` wrote");
-      rules.Require(std::isfinite(sources[i].weight()) && sources[i].weight() > 0, key + ".weight",
-                    fmt::format("{} is not a share; use a number above 0 or delete the source",
-                                sources[i].weight()));
-    }
-  };
-  check(data.train(), "data.train");
-  check(data.validation(), "data.validation");
+  for (int i = 0; i < data.train_size(); ++i) {
+    const std::string key = fmt::format("data.train.{}", i);
+    const double weight = data.train(i).weight();
+    CheckPath(data.train(i).path(), key, rules);
+    rules.Require(
+        std::isfinite(weight) && weight > 0, key + ".weight",
+        fmt::format("{} is not a share; use a number above 0 or delete the source", weight));
+  }
   rules.Require(
       data.sequence_length() >= 2, "data.sequence_length",
       fmt::format("{} ids hold no token and its successor; use 2 or more", data.sequence_length()));
+}
+
+// Losses are told apart by name.
+void CheckValidation(const config::Train& config, Rules& rules) {
+  const auto& sources = config.data().validation();
+  std::map<std::string, int> names;
+  for (int i = 0; i < sources.size(); ++i) {
+    const std::string key = fmt::format("data.validation.{}", i);
+    CheckPath(sources[i].path(), key, rules);
+    const std::string name = ValidationName(sources[i]);
+    rules.Require(!name.empty() && std::all_of(name.begin(), name.end(), IsNameCharacter),
+                  key + ".name",
+                  fmt::format("'{}' is no name; use letters, digits, '-', '_' and '.'", name));
+    const auto [other, fresh] = names.emplace(name, i);
+    rules.Require(fresh, key + ".name",
+                  fmt::format("'{}' is the name of data.validation.{} too; give each source a name "
+                              "of its own",
+                              name, other->second));
+  }
+  const auto needs_data = [&](bool wanted, const std::string& key) {
+    rules.Require(!wanted || !sources.empty(), key,
+                  "needs data.validation; add {path: SHARDS/validation} there");
+  };
+  const int64_t every = config.validation().every_steps();
+  rules.Require(
+      every >= 0, "validation.every_steps",
+      fmt::format("{} is negative; use 0 to measure whenever a checkpoint is due", every));
+  const config::EarlyStop& stop = config.train().early_stop();
+  rules.Require(stop.patience() >= 0, "train.early_stop.patience",
+                fmt::format("{} is negative; use 0 never to stop early", stop.patience()));
+  rules.Require(NotNegative(stop.min_delta()), "train.early_stop.min_delta",
+                fmt::format("{} is no difference; use 0 or more", stop.min_delta()));
+  needs_data(every > 0, "validation.every_steps");
+  needs_data(stop.patience() > 0, "train.early_stop.patience");
+  needs_data(config.checkpoint().keep_best(), "checkpoint.keep_best");
+}
+
+void CheckPatterns(const config::TrainLoop& train, Rules& rules) {
+  const auto check = [&](const auto& patterns, const std::string& list) {
+    for (int i = 0; i < patterns.size(); ++i) {
+      rules.Require(
+          !patterns[i].empty(), fmt::format("{}.{}", list, i),
+          "is empty; give a pattern of parameter names, for example \"model.layers.0.*\"");
+    }
+  };
+  check(train.freeze(), "train.freeze");
+  check(train.train_only(), "train.train_only");
+  rules.Require(train.freeze().empty() || train.train_only().empty(), "train.train_only",
+                "excludes train.freeze; keep the shorter of the two lists");
 }
 
 void CheckMesh(const config::Mesh& mesh, Rules& rules) {
@@ -75,6 +132,22 @@ void CheckLoop(const config::TrainLoop& train, Rules& rules) {
                   train.global_batch(), train.steps()));
   rules.Require(!train.output().empty(), "train.output",
                 "is missing; give the directory of this run");
+  CheckPatterns(train, rules);
+}
+
+void CheckGroups(const config::Optimizer& optimizer, Rules& rules) {
+  for (int i = 0; i < optimizer.groups_size(); ++i) {
+    const config::ParameterGroup& group = optimizer.groups(i);
+    const std::string key = fmt::format("optimizer.groups.{}", i);
+    rules.Require(!group.match().empty(), key + ".match",
+                  "is missing; give a pattern of parameter names, for example \"*norm.weight\"");
+    rules.Require(std::isfinite(group.lr_scale()) && group.lr_scale() > 0, key + ".lr_scale",
+                  fmt::format("{} is no scale; use a number above 0, or train.freeze for what is "
+                              "not to be trained",
+                              group.lr_scale()));
+    rules.Require(NotNegative(group.weight_decay()), key + ".weight_decay",
+                  fmt::format("{} makes weights grow; use 0 or more", group.weight_decay()));
+  }
 }
 
 void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
@@ -97,9 +170,18 @@ void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
   rules.Require(NotNegative(optimizer.clip_norm()), "optimizer.clip_norm",
                 fmt::format("{} is no norm; use a number above 0, or 0 for no clipping",
                             optimizer.clip_norm()));
+  CheckGroups(optimizer, rules);
 }
 
 }  // namespace
+
+std::string ValidationName(const config::ValidationSource& source) {
+  if (source.has_name()) return source.name();
+  std::string name = source.path().substr(0, source.path().find_last_not_of('/') + 1);
+  name.erase(0, name.rfind('/') + 1);
+  std::replace_if(name.begin(), name.end(), std::not_fn(IsNameCharacter), '_');
+  return name;
+}
 
 void Rules::Require(bool holds, const std::string& key, const std::string& message) {
   if (holds || !status_.ok()) return;
@@ -114,6 +196,7 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
   CheckMesh(config.mesh(), rules);
   CheckLoop(config.train(), rules);
   CheckOptimizer(config.optimizer(), rules);
+  CheckValidation(config, rules);
   const config::Schedule& schedule = config.schedule();
   rules.Require(schedule.warmup_steps() >= 0, "schedule.warmup_steps",
                 fmt::format("{} is negative; use 0 for no warm-up", schedule.warmup_steps()));

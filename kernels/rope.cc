@@ -60,20 +60,4 @@ RopeTables MakeRopeTables(const at::Tensor& positions_T, int64_t head_dim,
   return {at::cos(both), at::sin(both)};
 }
 
-at::Tensor ApplyRope(const at::Tensor& x_THD, const RopeTables& tables) {
-  TORCH_CHECK(
-      x_THD.dim() == 3 && tables.cos_TD.dim() == 2 && tables.cos_TD.size(0) == x_THD.size(0) &&
-          tables.cos_TD.size(1) == x_THD.size(2) && tables.sin_TD.sizes() == tables.cos_TD.sizes(),
-      "RoPE tables of shape ", tables.cos_TD.sizes(), " for values of shape ", x_THD.sizes());
-  // x·cos + rotate_half(x)·sin with rotate_half(x) = (−second half, first half); the tables' halves
-  // are equal.
-  const int64_t half = x_THD.size(2) / 2;
-  const at::Tensor cos = tables.cos_TD.narrow(1, 0, half).to(x_THD.scalar_type()).unsqueeze(1);
-  const at::Tensor sin = tables.sin_TD.narrow(1, 0, half).to(x_THD.scalar_type()).unsqueeze(1);
-  const at::Tensor first = x_THD.narrow(2, 0, half), second = x_THD.narrow(2, half, half);
-  return at::cat({at::sub(at::mul(first, cos), at::mul(second, sin)),
-                  at::add(at::mul(second, cos), at::mul(first, sin))},
-                 2);
-}
-
 }  // namespace osler

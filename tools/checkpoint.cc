@@ -72,17 +72,28 @@ absl::StatusOr<Chosen> Choose(Fs& fs, const Flags& flags) {
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-std::string Latest(Fs& fs, const std::string& directory) {
-  return FirstLine(fs.ReadFile(JoinPath(directory, "latest")).value_or(""));
+// What the files beside the checkpoints point to.
+struct Pointers {
+  std::string latest, best;
+};
+
+Pointers ReadPointers(Fs& fs, const std::string& directory) {
+  const auto read = [&](const char* name) {
+    return FirstLine(fs.ReadFile(JoinPath(directory, name)).value_or(""));
+  };
+  return {read("latest"), read("best")};
 }
 
 void PrintStep(int64_t step, const absl::StatusOr<CheckpointReport>& report,
-               const std::string& latest, bool json) {
-  const bool is_latest = latest == fmt::format("step-{}", step);
+               const Pointers& pointers, bool json) {
+  const std::string name = fmt::format("step-{}", step);
+  const bool is_latest = pointers.latest == name, is_best = pointers.best == name;
   const std::string error(report.status().message());
   if (json) {
-    Json line = {
-        {"step", step}, {"health", report.ok() ? "good" : "damaged"}, {"latest", is_latest}};
+    Json line = {{"step", step},
+                 {"health", report.ok() ? "good" : "damaged"},
+                 {"latest", is_latest},
+                 {"best", is_best}};
     if (report.ok()) {
       line.update(
           {{"bytes", report->bytes}, {"tensors", report->tensors}, {"files", report->files}});
@@ -91,9 +102,9 @@ void PrintStep(int64_t step, const absl::StatusOr<CheckpointReport>& report,
     }
     fmt::print("{}\n", line.dump(-1, ' ', false, Json::error_handler_t::replace));
   } else if (report.ok()) {
-    fmt::print(stderr, "{:>10} {:>7} {:>8} {:>12.1f}  good{}\n", step, report->files.size(),
+    fmt::print(stderr, "{:>10} {:>7} {:>8} {:>12.1f}  good{}{}\n", step, report->files.size(),
                report->tensors, static_cast<double>(report->bytes) / (1 << 20),
-               is_latest ? ", latest" : "");
+               is_latest ? ", latest" : "", is_best ? ", best" : "");
   } else {
     fmt::print(stderr, "{:>10} {:>7} {:>8} {:>12}  {}\n", step, "-", "-", "-", error);
   }
@@ -123,12 +134,12 @@ void PrintQuarantined(Fs& fs, const std::string& directory, bool json) {
 absl::Status Inspect(Fs& fs, const Flags& flags) {
   OSLER_ASSIGN_OR_RETURN(const Chosen chosen, Choose(fs, flags));
   const CheckpointStore store(fs, chosen.directory, 0);
-  const std::string latest = Latest(fs, chosen.directory);
+  const Pointers pointers = ReadPointers(fs, chosen.directory);
   if (!flags.json) {
     fmt::print(stderr, "{}\n{:>10} {:>7} {:>8} {:>12}  health\n", chosen.directory, "step", "files",
                "tensors", "MiB");
   }
-  for (const int64_t step : chosen.steps) PrintStep(step, store.Verify(step), latest, flags.json);
+  for (const int64_t step : chosen.steps) PrintStep(step, store.Verify(step), pointers, flags.json);
   if (!flags.step.has_value()) PrintQuarantined(fs, chosen.directory, flags.json);
   std::fflush(stdout);
   return absl::OkStatus();

@@ -1,6 +1,7 @@
 #include "trainer/export_run.h"
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,10 +17,24 @@ namespace {
 
 using SharedFile = std::shared_ptr<const SafetensorsFile>;
 
-absl::StatusOr<int64_t> ChooseStep(CheckpointStore& store, std::optional<int64_t> wanted) {
-  if (wanted.has_value()) {
-    OSLER_RETURN_IF_ERROR(store.Verify(*wanted).status());
-    return *wanted;
+absl::StatusOr<int64_t> BestStep(const CheckpointStore& store) {
+  OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> best, store.Best());
+  if (best.has_value()) return *best;
+  return CheckpointError(absl::StrCat(store.directory(),
+                                      ": no checkpoint is marked as the best; train with "
+                                      "checkpoint.keep_best: true"));
+}
+
+absl::StatusOr<int64_t> ChooseStep(CheckpointStore& store, const CheckpointChoice& choice) {
+  if (!std::holds_alternative<NewestCheckpoint>(choice)) {
+    int64_t step = 0;
+    if (std::holds_alternative<BestCheckpoint>(choice)) {
+      OSLER_ASSIGN_OR_RETURN(step, BestStep(store));
+    } else {
+      step = std::get<int64_t>(choice);
+    }
+    OSLER_RETURN_IF_ERROR(store.Verify(step).status());
+    return step;
   }
   OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, store.NewestGood());
   if (!newest.has_value()) {
@@ -39,7 +54,7 @@ absl::StatusOr<SharedFile> OpenTensors(Fs& fs, const std::string& directory,
 }  // namespace
 
 absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
-                                    const std::string& output, std::optional<int64_t> step) {
+                                    const std::string& output, const CheckpointChoice& choice) {
   const std::string config_path = JoinPath(run_directory, "config.resolved.yaml");
   if (!fs.Exists(config_path)) {
     return ConfigError(
@@ -48,7 +63,7 @@ absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
   OSLER_ASSIGN_OR_RETURN(const config::Train config, LoadTrainConfig(fs, config_path, {}));
   CheckpointStore store(fs, JoinPath(run_directory, "checkpoints"), 0);
   RunExport result;
-  OSLER_ASSIGN_OR_RETURN(result.step, ChooseStep(store, step));
+  OSLER_ASSIGN_OR_RETURN(result.step, ChooseStep(store, choice));
   result.base = config.model().path();
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, LoadModelSpec(fs, result.base));
   const std::string directory = store.StepDirectory(result.step);
@@ -60,6 +75,8 @@ absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
   const auto trained = [&](const std::string& name) -> absl::StatusOr<std::optional<at::Tensor>> {
     const std::optional<std::string> canonical = spec.canonical_name(name);
     if (!canonical.has_value()) return std::nullopt;
+    const bool frozen = !optimizer->tensors().contains(*canonical + ".exp_avg");
+    if (frozen) return std::nullopt;
     const std::string master = *canonical + ".master";
     const bool has_master = optimizer->tensors().contains(master);
     auto value = has_master ? optimizer->Tensor(master) : weights->Tensor(*canonical);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
+#include <variant>
 
 #include "absl/status/statusor.h"
 #include "base/fs.h"
@@ -17,9 +17,14 @@ struct RunExport {
   ExportReport report;
 };
 
-// Exports step `step` of RUN_DIR, or its newest checkpoint that verifies. Values come from the fp32
-// master where one exists, cast to the base's dtype.
+// Which checkpoint of a run.
+struct BestCheckpoint {};    // of the lowest validation loss
+struct NewestCheckpoint {};  // the newest that verifies
+using CheckpointChoice = std::variant<NewestCheckpoint, BestCheckpoint, int64_t>;  // or a step
+
+// Exports one checkpoint of RUN_DIR. Values come from the fp32 master where one exists, cast to the
+// base's dtype; parameters that the run did not train keep the base's bytes.
 absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
-                                    const std::string& output, std::optional<int64_t> step);
+                                    const std::string& output, const CheckpointChoice& choice);
 
 }  // namespace osler

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "base/log.h"
 #include "base/status_macros.h"
 
 namespace osler {
@@ -28,6 +27,27 @@ std::string_view KeptLines(std::string_view text, int64_t last) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, double>> Curves(const StepReport& report) {
+  std::vector<std::pair<std::string, double>> curves = {
+      {"loss", report.loss},
+      {"grad_norm", report.grad_norm},
+      {"lr", report.lr},
+      {"tokens_per_s", report.tokens_per_s},
+      {"data_wait_share", report.data_wait_share},
+      {"padding_share", report.padding_share},
+      {"memory_mib", static_cast<double>(report.memory_mib)},
+  };
+  for (size_t i = 0; i < report.group_lr.size(); ++i) {
+    curves.emplace_back("group_lr/" + std::to_string(i), report.group_lr[i]);
+  }
+  if (!report.validation.has_value()) return curves;
+  curves.emplace_back("validation_loss", report.validation->total);
+  for (const auto& [name, loss] : report.validation->sources) {
+    curves.emplace_back("validation_losses/" + name, loss);
+  }
+  return curves;
+}
+
 std::string ToJsonLine(const StepReport& report) {
   nlohmann::ordered_json line = {
       {"step", report.step},
@@ -36,50 +56,34 @@ std::string ToJsonLine(const StepReport& report) {
       {"lr", report.lr},
       {"tokens", report.tokens},
       {"target_tokens", report.target_tokens},
+      {"padding_share", report.padding_share},
       {"tokens_per_s", report.tokens_per_s},
       {"data_wait_ms", report.data_wait_ms},
+      {"data_wait_share", report.data_wait_share},
       {"blocked_ms", report.blocked_ms},
+      {"eta_s", report.eta_s},
       {"packs", {report.first_pack, report.end_pack}},
       {"memory_mib", report.memory_mib},
   };
-  if (report.validation_loss.has_value()) line["validation_loss"] = *report.validation_loss;
+  if (!report.group_lr.empty()) line["group_lr"] = report.group_lr;
+  if (report.validation.has_value()) {
+    line["validation_loss"] = report.validation->total;
+    for (const auto& [name, loss] : report.validation->sources) {
+      line["validation_losses"][name] = loss;
+    }
+  }
   return line.dump() + "\n";
 }
 
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(Fs& fs, const std::string& path,
                                                              int64_t resume_step) {
-  OSLER_RETURN_IF_ERROR(fs.MakeDirectories(ParentDirectory(path)));
   int64_t size = 0;
   if (fs.Exists(path)) {
     OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(path));
     size = static_cast<int64_t>(KeptLines(text, resume_step).size());
-    if (size < static_cast<int64_t>(text.size())) OSLER_RETURN_IF_ERROR(fs.Truncate(path, size));
   }
-  OSLER_ASSIGN_OR_RETURN(auto file, fs.Open(path, OpenMode::kAppend));
-  return std::unique_ptr<MetricsLog>(new MetricsLog(fs, path, std::move(file), size));
-}
-
-absl::Status MetricsLog::Flush() {
-  if (pending_.empty()) return absl::OkStatus();
-  if (absl::Status written = file_->Append(pending_); !written.ok()) {
-    const absl::Status repaired = fs_.Truncate(path_, size_);  // no torn line before the retry
-    return repaired.ok() ? written : repaired;
-  }
-  size_ += static_cast<int64_t>(pending_.size());
-  pending_.clear();
-  return absl::OkStatus();
-}
-
-void MetricsLog::Append(const StepReport& report) {
-  pending_ += ToJsonLine(report);
-  if (const absl::Status flushed = Flush(); !flushed.ok()) {
-    LogWarning("metrics of step {} are held back: {}", report.step, std::string(flushed.message()));
-  }
-}
-
-absl::Status MetricsLog::Sync() {
-  OSLER_RETURN_IF_ERROR(Flush());
-  return file_->Sync();
+  OSLER_ASSIGN_OR_RETURN(LogFile file, LogFile::Open(fs, path, size));
+  return std::unique_ptr<MetricsLog>(new MetricsLog(std::move(file)));
 }
 
 int64_t PeakMemoryMib() {

@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
@@ -17,13 +19,16 @@ using nlohmann::json;
 std::string SettingsOf(const config::Train& c) {
   const config::TrainLoop& t = c.train();
   const config::Data& d = c.data();
-  return json{{"train.seed", t.seed()},
-              {"train.global_batch", t.global_batch()},
-              {"train.precision", config::Precision_Name(t.precision())},
-              {"data.sequence_length", d.sequence_length()},
-              {"data.packing", d.packing()},
-              {"data.shuffle", d.shuffle()},
-              {"data.long_records", config::LongRecords_Name(d.long_records())}}
+  return json{
+      {"train.seed", t.seed()},
+      {"train.global_batch", t.global_batch()},
+      {"train.precision", config::Precision_Name(t.precision())},
+      {"train.freeze", std::vector<std::string>(t.freeze().begin(), t.freeze().end())},
+      {"train.train_only", std::vector<std::string>(t.train_only().begin(), t.train_only().end())},
+      {"data.sequence_length", d.sequence_length()},
+      {"data.packing", d.packing()},
+      {"data.shuffle", d.shuffle()},
+      {"data.long_records", config::LongRecords_Name(d.long_records())}}
       .dump();
 }
 
@@ -53,6 +58,33 @@ std::string Difference(const json& stored, const RunIdentity& identity) {
   return "";
 }
 
+json OrNull(const std::optional<double>& value) {
+  return value.has_value() ? json(*value) : json();
+}
+
+json ToJson(const BestLossState& best) {
+  return {{"loss", OrNull(best.loss)},
+          {"step", best.step},
+          {"reference", OrNull(best.reference)},
+          {"stale_rounds", best.stale_rounds}};
+}
+
+std::optional<double> NumberAt(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number()) return std::nullopt;
+  return found->get<double>();
+}
+
+int64_t IntAt(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+}
+
+BestLossState BestLossFromJson(const json& best) {
+  return {NumberAt(best, "loss"), IntAt(best, "step"), NumberAt(best, "reference"),
+          IntAt(best, "stale_rounds")};
+}
+
 json ToJson(const RunIdentity& identity) {
   return {{"model", identity.model}, {"data", identity.data}, {"settings", identity.settings}};
 }
@@ -78,6 +110,8 @@ std::string ProgressToJson(const RunProgress& progress, const RunIdentity& ident
   return json{{"format", 1},
               {"step", progress.step},
               {"cursor", progress.cursor.Serialize()},
+              {"best", ToJson(progress.best)},
+              {"validation", progress.validation},
               {"run", ToJson(identity)}}
              .dump(2) +
          "\n";
@@ -96,6 +130,12 @@ absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunI
   auto cursor = Cursor::Parse(state["cursor"].get<std::string>());
   if (!cursor.ok()) return Annotate(Reclassify(cursor.status(), ExitCode::kCheckpoint), where);
   progress.cursor = *std::move(cursor);
+  if (state.contains("best") && state["best"].is_object()) {
+    progress.best = BestLossFromJson(state["best"]);
+  }
+  if (state.contains("validation") && state["validation"].is_string()) {
+    progress.validation = state["validation"].get<std::string>();
+  }
   return progress;
 }
 

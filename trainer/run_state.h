@@ -11,12 +11,13 @@
 #include "configs/schema/train.pb.h"
 #include "data/plan.h"
 #include "model/parameter_store.h"
+#include "trainer/best_loss.h"
 #include "trainer/optim/adamw.h"
 
 namespace osler {
 
 // What must not change between a checkpoint and its continuation. Steps, rates, mesh, micro-batch,
-// recompute and checkpoint settings may.
+// recompute, parameter groups, validation and checkpoint settings may.
 struct RunIdentity {
   std::string model;     // SHA-256 of config.json and of every weight file's name, size and header
   std::string data;      // digest of the training sources and their weights
@@ -30,6 +31,8 @@ absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config,
 struct RunProgress {
   int64_t step = 0;  // finished optimizer steps
   Cursor cursor;     // of the next pack
+  BestLossState best;
+  std::string validation;  // Validation::digest() of what `best` was measured on
 };
 
 std::string ProgressToJson(const RunProgress& progress, const RunIdentity& identity);

@@ -15,7 +15,6 @@
 #include "base/errors.h"
 #include "base/failpoint.h"
 #include "base/log.h"
-#include "base/progress.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "trainer/gradient_reduce.h"
@@ -102,108 +101,124 @@ absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets
                        }));
 }
 
+StepReport Trainer::State::NextReport() const {
+  StepReport report;
+  report.step = step + 1;
+  report.lr = config.optimizer().lr() *
+              LearningRateFactor(config.schedule(), report.step, config.train().steps());
+  for (const config::ParameterGroup& group : config.optimizer().groups()) {
+    report.group_lr.push_back(report.lr * group.lr_scale());
+  }
+  report.first_pack = next_pack;
+  report.end_pack = next_pack + config.train().global_batch();
+  return report;
+}
+
+absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepReport& report) {
+  int64_t targets = 0, tokens = 0;
+  for (const Pack& pack : packs) {
+    targets += CountTargets(pack);
+    tokens += static_cast<int64_t>(pack.tokens.size());
+  }
+  return CatchTorch([&] {
+    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, data_axis());
+    report.target_tokens = sums[0];
+    report.tokens = sums[1];
+    stop_agreed = sums[2] > 0;
+    const double positions = static_cast<double>(config.train().global_batch()) *
+                             static_cast<double>(config.data().sequence_length());
+    report.padding_share = 1 - static_cast<double>(report.tokens) / positions;
+    return absl::OkStatus();
+  });
+}
+
 absl::StatusOr<StepReport> Trainer::Step() {
   State& s = *state_;
   const auto begin = Clock::now();
-  StepReport report;
-  report.step = s.step + 1;
-  report.lr = s.config.optimizer().lr() *
-              LearningRateFactor(s.config.schedule(), report.step, s.config.train().steps());
-  report.first_pack = s.next_pack;
-  report.end_pack = s.next_pack + s.config.train().global_batch();
-
+  StepReport report = s.NextReport();
   Failpoint("load");
   auto packs = s.NextPacks(report.end_pack);
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), packs.status()));
   report.data_wait_ms = MillisecondsSince(begin);
-  int64_t targets = 0, tokens = 0;
-  for (const Pack& pack : *packs) {
-    targets += CountTargets(pack);
-    tokens += static_cast<int64_t>(pack.tokens.size());
-  }
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, s.data_axis());
-    report.target_tokens = sums[0];
-    report.tokens = sums[1];
-    s.stop_agreed = sums[2] > 0;
-    return absl::OkStatus();
-  }));
+  OSLER_RETURN_IF_ERROR(s.CountTokens(*packs, report));
 
   const auto loss = s.Compute(*packs, report.target_tokens);
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), loss.status()));
   OSLER_RETURN_IF_ERROR(s.Update(*loss, report.target_tokens, report));
   s.step = report.step;
   s.next_pack = report.end_pack;
-  report.tokens_per_s = static_cast<double>(report.tokens) / (MillisecondsSince(begin) / 1e3);
+  const double wall_ms = MillisecondsSince(begin);
+  report.tokens_per_s = static_cast<double>(report.tokens) / (wall_ms / 1e3);
+  report.data_wait_share = report.data_wait_ms / wall_ms;
   report.blocked_ms = std::exchange(s.blocked_ms, 0);
   report.memory_mib = PeakMemoryMib();
   return report;
 }
 
-absl::StatusOr<double> Trainer::State::ValidationLoss() {
-  StreamOptions options;
-  options.plan = PlanOptionsOf(config);
-  options.plan.order = Order::kFile;
-  options.share = {data_axis().rank(), data_axis().size()};
-  auto opened = PackStream::Open(*validation, options);
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), opened.status()));
-  const std::unique_ptr<PackStream> packs = *std::move(opened);
-  const int64_t end = packs->EpochStart(1).pack;
-  double sum = 0;
-  int64_t count = 0;
-  OSLER_RETURN_IF_ERROR(
-      AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
-                      for (int64_t g = options.share.index; g < end; g += options.share.count) {
-                        OSLER_ASSIGN_OR_RETURN(const Pack pack, packs->Next());
-                        const LossSum loss = walk->Evaluate(MakeMicroBatch(model, {&pack, 1}));
-                        sum += loss.sum;
-                        count += loss.count;
-                      }
-                      return absl::OkStatus();
-                    })));
-  double mean = 0;
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    const double total = SumLoss(sum, data_axis());
-    mean = total / static_cast<double>(std::max<int64_t>(SumOverRanks({count}, data_axis())[0], 1));
-    return absl::OkStatus();
-  }));
-  return mean;
+bool Trainer::State::ValidatesNow() const {
+  if (validation == nullptr) return false;
+  const int64_t every = config.validation().every_steps() > 0 ? config.validation().every_steps()
+                                                              : config.checkpoint().every_steps();
+  return step == config.train().steps() || (every > 0 && step % every == 0);
+}
+
+std::string Trainer::State::HowItFinished() const {
+  if (!best.ShouldStop()) return absl::StrCat(step, " steps");
+  const BestLossState& state = best.state();
+  const std::string lowest =
+      state.loss.has_value() ? absl::StrFormat("%.6g at step %d", *state.loss, state.step) : "none";
+  return absl::StrFormat(
+      "stopped early at step %d of %d: validation did not improve in %d rounds "
+      "(train.early_stop); the lowest loss is %s",
+      step, config.train().steps(), state.stale_rounds, lowest);
+}
+
+absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
+  bool improved = false;
+  if (ValidatesNow()) {
+    OSLER_ASSIGN_OR_RETURN(report.validation,
+                           validation->Measure(model, *walk, data_axis(), mesh.world()));
+    improved = best.Observe(step, report.validation->total);
+    LogInfo("step {}: validation loss {:.6g}{}", step, report.validation->total,
+            improved ? ", the lowest so far" : "");
+  }
+  progress.Update(step,
+                  absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
+  report.eta_s = progress.SecondsLeft();
+  if (log != nullptr) log->Append(report);
+
+  const int64_t every = config.checkpoint().every_steps();
+  const bool last = Finished() || stop_agreed;
+  const bool due =
+      (every > 0 && step % every == 0) || (improved && config.checkpoint().keep_best());
+  if (!last && !due) return absl::OkStatus();
+  const auto begin = Clock::now();
+  OSLER_RETURN_IF_ERROR(SaveCheckpoint(last ? FullDisk::kFail : FullDisk::kGoOn));
+  blocked_ms += MillisecondsSince(begin);
+  return absl::OkStatus();
 }
 
 absl::Status Trainer::Run() {
   State& s = *state_;
-  const config::Train& c = s.config;
-  const int64_t steps = c.train().steps(), every = c.checkpoint().every_steps();
-  if (s.step >= steps) {
-    if (s.is_first())
-      LogInfo("nothing to do: {} has finished {} steps", c.train().output(), s.step);
+  const config::TrainLoop& train = s.config.train();
+  if (s.Finished()) {
+    LogInfo("nothing to do: {} has finished, {}", train.output(), s.HowItFinished());
     return absl::OkStatus();
   }
-  Progress progress("training", steps, "steps", s.step);
+  OSLER_RETURN_IF_ERROR(s.OpenLog());
+  Progress progress("training", train.steps(), "steps", s.step);
   if (!s.is_first()) progress.Silence();
-  while (s.step < steps) {
+  while (!s.Finished()) {
     OSLER_ASSIGN_OR_RETURN(StepReport report, Step());
-    const bool last = s.step == steps || s.stop_agreed;
-    const bool save = last || (every > 0 && s.step % every == 0);
-    if (save && s.validation != nullptr) {
-      OSLER_ASSIGN_OR_RETURN(report.validation_loss, s.ValidationLoss());
-    }
-    if (s.is_first()) s.metrics->Append(report);
-    progress.Update(s.step,
-                    absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
-    if (save) {
-      const auto begin = Clock::now();
-      OSLER_RETURN_IF_ERROR(
-          s.SaveCheckpoint(last ? State::FullDisk::kFail : State::FullDisk::kGoOn));
-      s.blocked_ms += MillisecondsSince(begin);
-    }
-    if (s.stop_agreed && s.step < steps) {
+    OSLER_RETURN_IF_ERROR(s.AfterStep(report, progress));
+    if (s.stop_agreed && !s.Finished()) {
       return StoppedError(
-          absl::StrCat("stopped on request at step ", s.step, " of ", steps,
+          absl::StrCat("stopped on request at step ", s.step, " of ", train.steps(),
                        " with a durable checkpoint; run the same command to continue"));
     }
   }
   progress.Finish();
+  if (s.best.ShouldStop()) LogInfo("{}", s.HowItFinished());
   return absl::OkStatus();
 }
 

@@ -79,6 +79,7 @@ absl::Status Trainer::State::OpenModelAndData() {
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
     OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
     model = spec.build(store);
+    OSLER_ASSIGN_OR_RETURN(groups, GroupParameters(config, store));
     OSLER_ASSIGN_OR_RETURN(encoder, RecordEncoder::Create(fs, path, spec.vocab_size));
     return absl::OkStatus();
   }()));
@@ -86,8 +87,8 @@ absl::Status Trainer::State::OpenModelAndData() {
     OSLER_ASSIGN_OR_RETURN(
         data, DataSet::Open(fs, SourcesOf(config.data().train()), *encoder, kDataThreads));
     if (config.data().validation_size() > 0) {
-      OSLER_ASSIGN_OR_RETURN(validation, DataSet::Open(fs, SourcesOf(config.data().validation()),
-                                                       *encoder, kDataThreads));
+      OSLER_ASSIGN_OR_RETURN(validation, Validation::Open(fs, config.data(), PlanOptionsOf(config),
+                                                          *encoder, kDataThreads));
     }
     OSLER_ASSIGN_OR_RETURN(identity, MakeRunIdentity(fs, config, data->digest()));
     return absl::OkStatus();
@@ -120,8 +121,8 @@ absl::Status Trainer::State::LoadParameters() {
           for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
         }
         const config::Optimizer& o = config.optimizer();
-        optimizer = std::make_unique<AdamW>(
-            store, AdamWOptions{o.betas(0), o.betas(1), o.eps(), o.weight_decay()});
+        optimizer = std::make_unique<AdamW>(store, AdamWOptions{o.betas(0), o.betas(1), o.eps()},
+                                            std::move(groups));
         walk = std::make_unique<Walk>(model, store,
                                       config.train().recompute() == config::FULL
                                           ? RecomputeMode::kFull
@@ -141,6 +142,7 @@ absl::Status Trainer::State::Resume(int64_t from) {
                          ProgressFromJson(text->second, identity, where));
   step = progress.step;
   cursor = progress.cursor;
+  ResumeBest(progress);
   if (is_first()) {
     LogInfo("resuming from step {} of {}", step, config.train().steps());
     const auto earlier = state.texts.find(kConfigFile);
@@ -152,6 +154,20 @@ absl::Status Trainer::State::Resume(int64_t from) {
     }
   }
   return absl::OkStatus();
+}
+
+// Losses on other data say nothing about those to come. A save that died may not have moved `best`.
+void Trainer::State::ResumeBest(const RunProgress& progress) {
+  if (validation == nullptr) return;
+  if (validation->digest() == progress.validation) {
+    best = BestLoss(StopOptions(), progress.best);
+  } else if (is_first() && !progress.validation.empty()) {
+    LogWarning("data.validation holds other data than before: the best loss is sought anew");
+  }
+  if (!is_first() || !config.checkpoint().keep_best() || !best.state().loss.has_value()) return;
+  if (const absl::Status moved = checkpoints->MoveBest(best.state().step); !moved.ok()) {
+    LogWarning("{}", std::string(moved.message()));
+  }
 }
 
 absl::Status Trainer::State::OpenStream() {
@@ -169,21 +185,35 @@ absl::Status Trainer::State::OpenStream() {
     LogInfo("{} training records, {} tokens; longer than {}: {} truncated, {} split, {} dropped",
             counts.records, counts.tokens, config.data().sequence_length(), counts.truncated,
             counts.split, counts.dropped);
-    auto log = MetricsLog::Open(fs, RunFile("log/metrics.jsonl"), step);
-    if (!log.ok()) return Reclassify(log.status(), ExitCode::kCheckpoint);
-    metrics = *std::move(log);
+    int64_t trained = 0;
+    for (const AdamW::Moments& one : optimizer->moments()) trained += one.master.numel();
+    if (trained < store.parameter_count()) {
+      LogInfo("{} of {} parameters are trained", trained, store.parameter_count());
+    }
     return Reclassify(WriteFileDurably(fs, RunFile(kConfigFile), ToYaml(config)),
                       ExitCode::kCheckpoint);
   });
 }
 
+absl::Status Trainer::State::OpenLog() {
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    auto opened = RunLog::Open(fs, config, step);
+    if (!opened.ok()) return Reclassify(opened.status(), ExitCode::kCheckpoint);
+    log = *std::move(opened);
+    return absl::OkStatus();
+  });
+}
+
 absl::Status Trainer::State::WriteCheckpoint() {
-  OSLER_RETURN_IF_ERROR(metrics->Sync());
+  OSLER_RETURN_IF_ERROR(log->Sync());
   CheckpointState state = TensorState(store, *optimizer);
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
-  state.texts[kStateFile] = ProgressToJson({step, here}, identity);
+  const std::string measured = validation == nullptr ? "" : validation->digest();
+  state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);
   state.texts[kConfigFile] = ToYaml(config);
-  return checkpoints->Save(step, state);
+  const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
+  return checkpoints->Save(step, state,
+                           marks_best ? std::optional(best.state().step) : std::nullopt);
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {

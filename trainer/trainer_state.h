@@ -4,15 +4,22 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "base/progress.h"
 #include "checkpoint/store.h"
 #include "data/encoder.h"
 #include "data/loader.h"
 #include "model/block.h"
 #include "model/registry.h"
+#include "trainer/best_loss.h"
 #include "trainer/optim/adamw.h"
+#include "trainer/parameter_groups.h"
+#include "trainer/run_log.h"
 #include "trainer/run_state.h"
 #include "trainer/trainer.h"
+#include "trainer/validation.h"
 #include "trainer/walk.h"
 
 namespace osler {
@@ -20,23 +27,35 @@ namespace osler {
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
   State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh)
-      : fs(the_fs), config(the_config), mesh(the_mesh) {}
+      : fs(the_fs), config(the_config), mesh(the_mesh), best(StopOptions()) {}
 
   absl::Status OpenModelAndData();
   absl::Status LoadParameters();
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
+  void ResumeBest(const RunProgress& progress);
   absl::Status OpenStream();
+  absl::Status OpenLog();
   // A full disk does not end training, the next checkpoint may succeed; only a last one must.
   enum class FullDisk { kGoOn, kFail };
   absl::Status SaveCheckpoint(FullDisk policy);
   absl::Status WriteCheckpoint();  // of the first rank
 
+  StepReport NextReport() const;  // what is known of a step before it begins
+  absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::StatusOr<LossSum> Compute(const std::vector<Pack>& packs, int64_t global_targets);
   absl::Status Update(const LossSum& local, int64_t global_targets, StepReport& report);
-  // The loss over one pass of data.validation, per target token.
-  absl::StatusOr<double> ValidationLoss();
+  // Validation, metrics and checkpoint, where the finished step is due for them.
+  absl::Status AfterStep(StepReport& report, Progress& progress);
+  bool ValidatesNow() const;
 
+  EarlyStopOptions StopOptions() const {
+    const config::EarlyStop& stop = config.train().early_stop();
+    return {stop.patience(), stop.min_delta()};
+  }
+  bool Finished() const { return step >= config.train().steps() || best.ShouldStop(); }
+  // "12 steps" or why there are fewer.
+  std::string HowItFinished() const;
   Communicator& data_axis() const { return mesh.comm(Axis::kData); }
   bool is_first() const { return mesh.world().rank() == 0; }
   std::string RunFile(std::string_view name) const {
@@ -51,15 +70,18 @@ struct Trainer::State {
   ParameterStore store;
   Model model;
   std::unique_ptr<RecordEncoder> encoder;
-  std::unique_ptr<DataSet> data, validation;  // validation is null without data.validation
+  std::unique_ptr<DataSet> data;
+  std::unique_ptr<Validation> validation;  // null without data.validation
   std::unique_ptr<PackStream> stream;
+  std::vector<ParameterGroup> groups;
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<Walk> walk;
   std::unique_ptr<CheckpointStore> checkpoints;
-  std::unique_ptr<MetricsLog> metrics;  // on the first rank only
+  std::unique_ptr<RunLog> log;  // on the first rank only
   RunIdentity identity;
   Cursor cursor;  // where this start began
 
+  BestLoss best;
   int64_t step = 0;       // finished
   int64_t next_pack = 0;  // global number
   double blocked_ms = 0;  // by checkpoints since the last metrics line

@@ -5,6 +5,7 @@
 #include <ATen/ops/from_blob.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/failpoint.h"
@@ -15,6 +16,9 @@ namespace {
 
 constexpr int64_t kChunkTokens =
     512;  // of logits held at once; the kernel lowers it for large vocabularies
+// Micro-batches are filled up to a multiple of this many tokens: oneDNN compiles its bf16 products
+// anew for every length, and packs are a few tokens short of full, each another few.
+constexpr size_t kTokenMultiple = 64;
 
 // Calls visit(position in the pack, label) for every loss target: documents' first tokens follow
 // nothing.
@@ -54,30 +58,38 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs) {
     });
   }
   batch.tokens = static_cast<int64_t>(tokens.size());
+  if (const size_t spare = tokens.size() % kTokenMultiple; spare != 0) {
+    doc_starts.push_back(static_cast<int32_t>(tokens.size()));
+    tokens.resize(tokens.size() + kTokenMultiple - spare);
+    targets.resize(tokens.size(), kIgnore);
+  }
   batch.inputs = model.PrepareInputs(tokens, doc_starts);
-  batch.targets_T = at::from_blob(targets.data(), {batch.tokens}, at::kLong).clone();
+  batch.targets_T =
+      at::from_blob(targets.data(), {static_cast<int64_t>(targets.size())}, at::kLong).clone();
   return batch;
 }
 
 Walk::Saved Walk::RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
-                           bool graph) const {
-  const at::AutoGradMode mode(graph);
+                           Graph graph) const {
+  const bool parameters = graph != Graph::kNone;
+  const at::AutoGradMode mode(parameters);
   Saved saved;
-  if (x.defined()) saved.x = x.detach().requires_grad_(graph);
+  if (x.defined()) saved.x = x.detach().requires_grad_(graph == Graph::kParametersAndInput);
   for (const int64_t index : block.slots()) {
     const ParameterSlot& slot = store_.slot(index);
-    saved.leaves.push_back(slot.local.detach().requires_grad_(graph && slot.trainable));
+    saved.leaves.push_back(slot.local.detach().requires_grad_(parameters && slot.trainable));
   }
   saved.out = block.Forward({saved.x}, saved.leaves, inputs).x_TD;
   return saved;
 }
 
 at::Tensor Walk::BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
-                               const SequenceInputs& inputs) {
-  if (!saved.out.defined()) saved = RunBlock(block, saved.x, inputs, true);
+                               const SequenceInputs& inputs, Graph graph) {
+  if (!saved.out.defined()) saved = RunBlock(block, saved.x, inputs, graph);
   std::vector<at::Tensor> wanted;
   std::vector<int64_t> slots;
-  if (saved.x.defined()) wanted.push_back(saved.x);
+  const size_t first = saved.x.defined() && saved.x.requires_grad() ? 1 : 0;
+  if (first == 1) wanted.push_back(saved.x);
   for (size_t i = 0; i < saved.leaves.size(); ++i) {
     if (!saved.leaves[i].requires_grad()) continue;
     wanted.push_back(saved.leaves[i]);
@@ -85,19 +97,35 @@ at::Tensor Walk::BackwardBlock(const Block& block, Saved saved, const at::Tensor
   }
   if (wanted.empty()) return {};
   std::vector<at::Tensor> gradients = torch::autograd::grad({saved.out}, wanted, {grad_out});
-  const size_t first = saved.x.defined() ? 1 : 0;
   for (size_t i = 0; i < slots.size(); ++i) store_.AddGradient(slots[i], gradients[first + i]);
   return first == 1 ? std::move(gradients[0]) : at::Tensor();
 }
 
+size_t Walk::LowestTrainable() const {
+  const auto trainable = [this](int64_t slot) { return store_.slot(slot).trainable; };
+  const auto& blocks = model_.blocks;
+  const auto lowest = std::find_if(blocks.begin(), blocks.end(), [&](const auto& block) {
+    return std::any_of(block->slots().begin(), block->slots().end(), trainable);
+  });
+  return static_cast<size_t>(lowest - blocks.begin());
+}
+
 LossSum Walk::ForwardBackward(const MicroBatch& batch, double gradient_scale) {
   Failpoint("forward");
-  std::vector<Saved> saved;
+  const size_t blocks = model_.blocks.size(), lowest = LowestTrainable();
+  const auto graph_of = [lowest](size_t i) {
+    if (i < lowest) return Graph::kNone;
+    return i == lowest ? Graph::kParameters : Graph::kParametersAndInput;
+  };
+  std::vector<Saved> saved(blocks);
   at::Tensor x;
-  for (const auto& block : model_.blocks) {
-    saved.push_back(RunBlock(*block, x, batch.inputs, recompute_ == RecomputeMode::kNone));
-    x = saved.back().out.detach();
-    if (recompute_ == RecomputeMode::kFull) saved.back().out = at::Tensor();
+  for (size_t i = 0; i < blocks; ++i) {
+    const Graph graph = recompute_ == RecomputeMode::kNone ? graph_of(i) : Graph::kNone;
+    Saved one = RunBlock(*model_.blocks[i], x, batch.inputs, graph);
+    x = one.out.detach();
+    if (i < lowest) continue;
+    if (recompute_ == RecomputeMode::kFull) one.out = at::Tensor();
+    saved[i] = std::move(one);
   }
 
   Failpoint("backward");
@@ -109,15 +137,16 @@ LossSum Walk::ForwardBackward(const MicroBatch& batch, double gradient_scale) {
                          {.chunk_tokens = kChunkTokens, .gradient_scale = gradient_scale});
   at::Tensor gradient = std::move(loss.grad_hidden_TD);
   x = at::Tensor();
-  for (size_t i = model_.blocks.size(); i-- > 0;) {
-    gradient = BackwardBlock(*model_.blocks[i], std::move(saved[i]), gradient, batch.inputs);
+  for (size_t i = blocks; i-- > lowest;) {
+    gradient =
+        BackwardBlock(*model_.blocks[i], std::move(saved[i]), gradient, batch.inputs, graph_of(i));
   }
   return {loss.loss_sum, loss.count};
 }
 
 at::Tensor Walk::Hidden(const SequenceInputs& inputs) {
   at::Tensor x;
-  for (const auto& block : model_.blocks) x = RunBlock(*block, x, inputs, false).out;
+  for (const auto& block : model_.blocks) x = RunBlock(*block, x, inputs, Graph::kNone).out;
   return x;
 }
 

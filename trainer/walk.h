@@ -23,12 +23,13 @@ namespace osler {
 // when going back.
 enum class RecomputeMode { kNone, kFull };
 
-// Packs joined into one run of T tokens; documents never see each other.
+// Packs joined into one run of T tokens; documents never see each other. A last document of id 0
+// without targets may fill the run up: it adds nothing to loss and gradients.
 struct MicroBatch {
   SequenceInputs inputs;
   at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where
                          // none counts
-  int64_t tokens = 0;
+  int64_t tokens = 0;    // of the packs
   int64_t target_tokens = 0;
 };
 MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs);
@@ -47,7 +48,8 @@ class Walk {
   Walk(const Model& model, ParameterStore& store, RecomputeMode recompute)
       : model_(model), store_(store), recompute_(recompute) {}
 
-  // Adds gradient_scale · ∂(loss sum)/∂parameter to every trainable slot's gradient.
+  // Adds gradient_scale · ∂(loss sum)/∂parameter to every trainable slot's gradient. Blocks below
+  // the lowest one with a trainable parameter run forward only and keep nothing.
   LossSum ForwardBackward(const MicroBatch& batch, double gradient_scale);
   // Forward only.
   LossSum Evaluate(const MicroBatch& batch);
@@ -60,10 +62,13 @@ class Walk {
     std::vector<at::Tensor> leaves;
     at::Tensor out;  // with its graph; undefined when recomputing
   };
+  size_t LowestTrainable() const;  // the number of blocks when none is
+  // Which gradients a block's graph is to give.
+  enum class Graph { kNone, kParameters, kParametersAndInput };
   Saved RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
-                 bool graph) const;
+                 Graph graph) const;
   at::Tensor BackwardBlock(const Block& block, Saved saved, const at::Tensor& grad_out,
-                           const SequenceInputs& inputs);
+                           const SequenceInputs& inputs, Graph graph);
 
   const Model& model_;
   ParameterStore& store_;

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/rms_norm.h"
+#include "kernels/gate_kind.h"
+#include "kernels/norm_style.h"
 #include "model/block.h"
 
 namespace osler {
@@ -36,8 +37,6 @@ enum class LayerRole {
 // The Hugging Face name of each role after "model.layers.N.". A role that is not here is a step
 // that the family does not take: no bias, no norm.
 using LayerNames = std::map<LayerRole, std::string>;
-
-enum class GateActivation { kSilu, kGeluTanh };
 
 // How checkpoints spell the parameters.
 struct CheckpointNames {
@@ -68,7 +67,7 @@ struct DecoderConfig {
   NormStyle norm_style = NormStyle::kPlain;
   double norm_eps = 1e-6;
   double score_scale = 1;  // of attention scores before the softmax
-  GateActivation activation = GateActivation::kSilu;
+  GateKind activation = GateKind::kSilu;
   bool scaled_embedding = false;  // by √hidden_size
 };
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/rms_norm.h"
 #include "model/block.h"
 #include "model/decoder/decoder_config.h"
 
@@ -25,10 +26,16 @@ class DecoderLayer final : public Block {
  private:
   class Parameters;
   struct Heads {
-    at::Tensor q_THD, k_SHD, v_SHD;
+    at::Tensor q_THD;
+    KeysValues keys;
   };
-  // x itself where the family has no such norm.
   at::Tensor Norm(const at::Tensor& x, const Parameters& p, LayerRole role) const;
+  // residual + x, x normed first where the family has that norm, and the sum's own norm.
+  AddRmsNormOutput AddThenNorm(const at::Tensor& residual, const at::Tensor& x, const Parameters& p,
+                               LayerRole before_sum, LayerRole after_sum) const;
+  // Normed first where the family has that norm.
+  at::Tensor Rotate(const at::Tensor& x_THD, const Parameters& p, LayerRole norm,
+                    const RopeTables& tables) const;
   // x W^T + b in heads of head_dim.
   at::Tensor Project(const at::Tensor& x_TD, const Parameters& p, LayerRole weight,
                      LayerRole bias) const;
@@ -41,11 +48,12 @@ class DecoderLayer final : public Block {
   std::vector<int64_t> slots_;
   std::map<LayerRole, size_t> places_;  // in a SlotView
   std::string name_;
+  int64_t index_;
   size_t kind_;
   int64_t head_dim_;
   NormStyle norm_style_;
   double norm_eps_, score_scale_;
-  GateActivation activation_;
+  GateKind activation_;
 };
 
 }  // namespace osler

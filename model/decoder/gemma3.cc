@@ -77,7 +77,7 @@ absl::StatusOr<DecoderConfig> Read(ConfigReader text, bool tied_head) {
   config.layer_names = Names();
   config.checkpoint_names = Spellings();
   config.norm_style = NormStyle::kGemma;
-  config.activation = GateActivation::kGeluTanh;
+  config.activation = GateKind::kGeluTanh;
   config.scaled_embedding = true;
   ReadSizes(text,
             {.vocab_size = 262208,

@@ -60,6 +60,20 @@ TEST(ProgressTest, UnknownTotalsHaveNoBar) {
                           ::testing::Not(HasSubstr("█"))));
 }
 
+TEST(ProgressTest, SecondsLeftCountOnlyWhatThisStartDid) {
+  Progress progress("training", 1000, "steps", 900);
+  progress.Silence();
+  EXPECT_EQ(progress.SecondsLeft(), 0);  // nothing is known yet
+  Pause();
+  progress.Update(950);  // 50 steps in the pause, 50 to go; from 0 it would be the pause's 1/19
+  const double left = progress.SecondsLeft();
+  EXPECT_GE(left, 0.12);
+  progress.Update(910);
+  EXPECT_GE(progress.SecondsLeft(), 9 * left);
+  progress.Update(1000);
+  EXPECT_EQ(progress.SecondsLeft(), 0);
+}
+
 TEST(ProgressTest, SilencedSaysNothing) {
   const std::string text = OnTerminal([] {
     Progress progress("reading", 10, "records");

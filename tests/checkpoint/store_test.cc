@@ -173,6 +173,41 @@ TEST_F(StoreTest, KeepsTheNewest) {
   EXPECT_EQ(Store().Steps().value().size(), 5u);
 }
 
+TEST_F(StoreTest, TheBestIsNamedAndStays) {
+  CheckpointStore store = Store(2);
+  EXPECT_EQ(store.Best().value(), std::nullopt);
+  const auto save = [&](int64_t step, int64_t best) {
+    ASSERT_THAT(store.Save(step, MakeState(static_cast<double>(step)), best), IsOk());
+  };
+  save(1, 1);
+  save(2, 2);
+  for (const int64_t step : {3, 4, 5}) save(step, 2);
+  EXPECT_THAT(Names(), ElementsAre("best", "latest", "step-2", "step-4", "step-5"));
+  EXPECT_EQ(fs_->ReadFile(JoinPath(root_, "best")).value(), "step-2\n");
+  EXPECT_EQ(store.Best().value(), 2);
+  SaveSteps({6}, 2);  // without a word about the best
+  EXPECT_THAT(store.Steps().value(), ElementsAre(2, 5, 6));
+  save(7, 7);
+  EXPECT_THAT(Names(), ElementsAre("best", "latest", "step-6", "step-7"));
+}
+
+TEST_F(StoreTest, MoveBestNamesOnlyWhatIsThere) {
+  SaveSteps({5, 10});
+  ASSERT_THAT(Store().MoveBest(7), IsOk());
+  EXPECT_EQ(Store().Best().value(), std::nullopt);
+  ASSERT_THAT(Store().MoveBest(5), IsOk());
+  ASSERT_THAT(Store().MoveBest(7), IsOk());
+  EXPECT_EQ(Store().Best().value(), 5);
+  std::filesystem::remove_all(Store().StepDirectory(5));
+  EXPECT_THAT(Store().Best(), Fails(ExitCode::kCheckpoint, HasSubstr("step-5")));
+  Overwrite(JoinPath(root_, "best"), "../../etc/passwd");
+  EXPECT_THAT(Store().Best(), Fails(ExitCode::kCheckpoint, HasSubstr("etc/passwd")));
+  SaveSteps({20, 30}, 1);  // a wrong name does not stop retention
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(30));
+  ASSERT_THAT(Store().MoveBest(30), IsOk());
+  EXPECT_EQ(Store().Best().value(), 30);
+}
+
 TEST_F(StoreTest, SameStepIsReplaced) {
   SaveSteps({5});
   ASSERT_THAT(Store().Save(5, MakeState(55)), IsOk());
@@ -210,6 +245,7 @@ TEST_F(StoreTest, CleanUpRemovesLeftoversOnly) {
     ASSERT_THAT(fs_->MakeDirectories(JoinPath(root_, std::string(name) + "/sub")), IsOk());
   }
   Overwrite(JoinPath(root_, "latest.tmp"), "st");
+  Overwrite(JoinPath(root_, "best.tmp"), "st");
   ASSERT_THAT(Store().CleanUp(), IsOk());
   EXPECT_THAT(Names(), ElementsAre("latest", "mine.tmp-1", "step-4.bad", "step-5"));
   EXPECT_THAT(CheckpointStore(*fs_, directory_.File("nowhere"), 3).CleanUp(), IsOk());

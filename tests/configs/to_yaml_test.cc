@@ -29,7 +29,6 @@ data:
       weight: 1.0
   validation:
     - path: SHARDS/validation
-      weight: 1.0
   sequence_length: 512
   packing: true
   shuffle: true
@@ -48,6 +47,10 @@ train:
   seed: 7
   recompute: none
   output: RUN_DIR
+  early_stop:
+    patience: 0
+    min_delta: 0.0
+  tensorboard: true
 optimizer:
   type: adamw
   lr: 0.001
@@ -62,6 +65,9 @@ schedule:
 checkpoint:
   every_steps: 5
   keep: 3
+  keep_best: false
+validation:
+  every_steps: 0
 )";
 
 std::vector<std::string> AwkwardTexts() {

@@ -45,7 +45,16 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"model.path=''", "is missing"}, Case{"data.train=[]", "osler data build"},
         Case{"data.train=[{weight: 1}]", "is missing"},
-        Case{"data.validation=[{weight: 1}]", "data.validation.0.path"},
+        Case{"data.validation=[{name: a}]", "data.validation.0.path"},
+        Case{"data.validation.0.name=a/b", "letters"}, Case{"data.validation.0.name=''", "letters"},
+        Case{"data.validation.1={path: x/validation}",
+             "'validation' is the name of data.validation.0 too"},
+        Case{"validation.every_steps=-1", "use 0"}, Case{"train.early_stop.patience=-1", "use 0"},
+        Case{"train.early_stop.min_delta=-1", "0 or more"}, Case{"train.freeze=['']", "is empty"},
+        Case{"train.train_only=[a, '']", "is empty"},
+        Case{"optimizer.groups=[{lr_scale: 1}]", "is missing"},
+        Case{"optimizer.groups=[{match: a, lr_scale: 0}]", "train.freeze"},
+        Case{"optimizer.groups=[{match: a, weight_decay: -1}]", "0 or more"},
         Case{"data.train.0.weight=0", "above 0"}, Case{"data.train.0.weight=-1", "above 0"},
         Case{"data.sequence_length=1", "2 or more"}, Case{"train.steps=0", "1 or more"},
         Case{"train.steps=-4", "1 or more"}, Case{"train.global_batch=0", "impossible batch"},
@@ -80,6 +89,23 @@ TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
         "data.validation=[]", "train.micro_batch=3", "train.micro_batch=8",
         "schedule.min_lr_ratio=1", "data.sequence_length=2", "mesh.data=3"}) {
     EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}), IsOk()) << flag;
+  }
+}
+
+TEST(TrainRulesTest, WhatNeedsAnotherSettingSaysSo) {
+  const std::string start = "model: {path: m}\ndata: {train: [{path: d}]}\n";
+  const struct {
+    std::string text, message;
+  } kCases[] = {{"train: {steps: 1, output: r}\ncheckpoint: {keep_best: true}\n",
+                 "t.yaml:4: checkpoint.keep_best: needs data.validation"},
+                {"train: {steps: 1, output: r}\nvalidation: {every_steps: 2}\n",
+                 "t.yaml:4: validation.every_steps: needs data.validation"},
+                {"train:\n  {steps: 1, output: r,\n  early_stop: {patience: 2}}\n",
+                 "t.yaml:5: train.early_stop.patience: needs data.validation"},
+                {"train: {steps: 1, output: r, freeze: [a],\n  train_only: [b]}\n",
+                 "t.yaml:4: train.train_only: excludes train.freeze"}};
+  for (const auto& one : kCases) {
+    EXPECT_THAT(Train(start + one.text), Fails(ExitCode::kConfig, StartsWith(one.message)));
   }
 }
 

@@ -25,6 +25,16 @@ TEST(MetricsTest, FloatsRoundTrip) {
   EXPECT_THAT(line, HasSubstr("\"loss\":0.3333333333333333,"));
   EXPECT_THAT(line, HasSubstr("\"packs\":[0,4]"));
   EXPECT_EQ(line.find("validation_loss"), std::string::npos);
+  EXPECT_EQ(line.find("group_lr"), std::string::npos);
+}
+
+TEST(MetricsTest, ValidationByNameAndGroups) {
+  StepReport report = Report(1);
+  report.group_lr = {0.5, 0.25};
+  report.validation = ValidationLoss{2.5, {{"notes", 2}, {"letters", 3}}};
+  EXPECT_THAT(ToJsonLine(report),
+              HasSubstr("\"group_lr\":[0.5,0.25],\"validation_loss\":2.5,"
+                        "\"validation_losses\":{\"notes\":2.0,\"letters\":3.0}}"));
 }
 
 TEST(MetricsTest, ResumeDropsATornTailAndLaterSteps) {

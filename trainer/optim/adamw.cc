@@ -8,40 +8,52 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace osler {
 
-AdamW::AdamW(ParameterStore& store, const AdamWOptions& options)
-    : store_(store), options_(options) {
-  for (size_t i = 0; i < store.slots().size(); ++i) {
-    const ParameterSlot& slot = store.slots()[i];
-    if (!slot.trainable) continue;
-    Moments one;
-    one.slot = static_cast<int64_t>(i);
-    one.master = slot.local.scalar_type() == at::kBFloat16 ? slot.local.to(at::kFloat) : slot.local;
-    one.exp_avg = at::zeros_like(one.master);
-    one.exp_avg_sq = at::zeros_like(one.master);
-    moments_.push_back(std::move(one));
+AdamW::AdamW(ParameterStore& store, const AdamWOptions& options, std::vector<ParameterGroup> groups)
+    : store_(store), options_(options), groups_(std::move(groups)) {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    for (const int64_t slot : groups_[g].slots) {
+      const at::Tensor& local = store.slot(slot).local;
+      Moments one;
+      one.slot = slot;
+      one.group = g;
+      one.master = local.scalar_type() == at::kBFloat16 ? local.to(at::kFloat) : local;
+      one.exp_avg = at::zeros_like(one.master);
+      one.exp_avg_sq = at::zeros_like(one.master);
+      moments_.push_back(std::move(one));
+    }
   }
+  std::sort(moments_.begin(), moments_.end(),
+            [](const Moments& a, const Moments& b) { return a.slot < b.slot; });
 }
 
 void AdamW::Step(int64_t step, double lr, double gradient_factor) {
   const at::NoGradGuard no_grad;
+  for (size_t g = 0; g < groups_.size(); ++g) StepGroup(g, step, lr, gradient_factor);
+  PublishMasters();
+}
+
+void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_factor) {
   std::vector<at::Tensor> masters, gradients, averages, squares, steps;
   for (Moments& one : moments_) {
+    if (one.group != group) continue;
     masters.push_back(one.master);
     gradients.push_back(store_.GradientOf(one.slot));
     averages.push_back(one.exp_avg);
     squares.push_back(one.exp_avg_sq);
     steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
   }
+  if (masters.empty()) return;
   if (gradient_factor != 1) {
     for (at::Tensor& gradient : gradients) gradient.mul_(gradient_factor);
   }
-  at::_fused_adamw_(masters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps, lr,
-                    options_.beta1, options_.beta2, options_.weight_decay, options_.eps,
-                    /*amsgrad=*/false, /*maximize=*/false);
-  PublishMasters();
+  at::_fused_adamw_(masters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps,
+                    lr * groups_[group].lr_scale, options_.beta1, options_.beta2,
+                    groups_[group].weight_decay, options_.eps, /*amsgrad=*/false,
+                    /*maximize=*/false);
 }
 
 void AdamW::PublishMasters() {

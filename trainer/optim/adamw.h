@@ -1,9 +1,9 @@
 // AdamW (Loshchilov & Hutter 2019) over a parameter store, with the arithmetic of
 // torch.optim.AdamW.
 //
-// Every trainable parameter is decayed, as torch.optim.AdamW does by default. bf16 parameters keep
-// an fp32 master copy; moments are fp32 (fp64 for fp64 parameters). Not thread-safe; the store must
-// outlive it.
+// Each group of parameters has its rate and decay; parameters of no group have no state. bf16
+// parameters keep an fp32 master copy; moments are fp32 (fp64 for fp64 parameters). Not
+// thread-safe; the store must outlive it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,32 +12,39 @@
 #include <vector>
 
 #include "model/parameter_store.h"
+#include "trainer/parameter_groups.h"
 
 namespace osler {
 
 struct AdamWOptions {
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
 };
 
 class AdamW {
  public:
-  // State of one trainable slot. `master` is the slot's own tensor unless the parameter is bf16.
+  // State of one slot. `master` is the slot's own tensor unless the parameter is bf16.
   struct Moments {
     int64_t slot = 0;
+    size_t group = 0;
     at::Tensor master, exp_avg, exp_avg_sq;
   };
 
-  AdamW(ParameterStore& store, const AdamWOptions& options);
-  // One update, number `step` from 1, with rate `lr`, of gradients multiplied by `gradient_factor`
-  // (clipping).
+  AdamW(ParameterStore& store, const AdamWOptions& options, std::vector<ParameterGroup> groups);
+  // One update, number `step` from 1, with rate `lr` times each group's scale, of gradients
+  // multiplied by `gradient_factor` (clipping).
   void Step(int64_t step, double lr, double gradient_factor);
+  // In the order of slots.
   std::vector<Moments>& moments() { return moments_; }
+  const std::vector<ParameterGroup>& groups() const { return groups_; }
   // Refreshes bf16 parameters from their masters after the moments were loaded.
   void PublishMasters();
 
  private:
+  void StepGroup(size_t group, int64_t step, double lr, double gradient_factor);
+
   ParameterStore& store_;
   AdamWOptions options_;
+  std::vector<ParameterGroup> groups_;
   std::vector<Moments> moments_;
 };
 

@@ -1,0 +1,102 @@
+#include "trainer/validation.h"
+
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
+#include "base/status_macros.h"
+#include "base/torch_status.h"
+#include "configs/validate.h"
+#include "trainer/walk.h"
+
+namespace osler {
+namespace {
+
+// The losses of all packs in order; this rank fills in those of its share.
+struct PackLosses {
+  at::Tensor sums_P, counts_P;  // double and int64, zero where another rank computes
+};
+
+absl::StatusOr<PackLosses> EvaluateShare(PackStream& packs, const ReaderShare& share,
+                                         const Model& model, Walk& walk) {
+  const int64_t end = packs.EpochStart(1).pack;
+  PackLosses losses{at::zeros({end}, at::kDouble), at::zeros({end}, at::kLong)};
+  for (int64_t g = share.index; g < end; g += share.count) {
+    OSLER_ASSIGN_OR_RETURN(const Pack pack, packs.Next());
+    const LossSum loss = walk.Evaluate(MakeMicroBatch(model, {&pack, 1}));
+    losses.sums_P.mutable_data_ptr<double>()[g] = loss.sum;
+    losses.counts_P.mutable_data_ptr<int64_t>()[g] = loss.count;
+  }
+  return losses;
+}
+
+// Adds one by one, from the first: at::sum's order depends on the number of threads.
+template <typename T>
+T SumInOrder(const at::Tensor& x_P) {
+  T sum = 0;
+  for (int64_t i = 0; i < x_P.numel(); ++i) sum += x_P.const_data_ptr<T>()[i];
+  return sum;
+}
+
+double Mean(const LossSum& loss) {
+  return loss.sum / static_cast<double>(std::max<int64_t>(loss.count, 1));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Validation>> Validation::Open(Fs& fs, const config::Data& config,
+                                                             const PlanOptions& plan,
+                                                             const RecordEncoder& encoder,
+                                                             int threads) {
+  std::unique_ptr<Validation> validation(new Validation());
+  validation->plan_ = plan;
+  validation->plan_.order = Order::kFile;
+  for (const config::ValidationSource& source : config.validation()) {
+    OSLER_ASSIGN_OR_RETURN(auto data, DataSet::Open(fs, {{source.path()}}, encoder, threads));
+    validation->sources_.push_back({ValidationName(source), std::move(data)});
+  }
+  return validation;
+}
+
+absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& walk,
+                                                   Communicator& data_axis,
+                                                   Communicator& world) const {
+  Failpoint("validate");
+  StreamOptions options;
+  options.plan = plan_;
+  options.share = {data_axis.rank(), data_axis.size()};
+  ValidationLoss result;
+  LossSum total;
+  for (const Source& source : sources_) {
+    PackLosses losses;
+    OSLER_RETURN_IF_ERROR(AgreeOnStatus(
+        world, CatchTorch([&]() -> absl::Status {
+          OSLER_ASSIGN_OR_RETURN(const auto packs, PackStream::Open(*source.data, options));
+          OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk));
+          return absl::OkStatus();
+        })));
+    LossSum loss;
+    OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+      data_axis.AllReduce(losses.sums_P, ReduceOp::kSum);
+      data_axis.AllReduce(losses.counts_P, ReduceOp::kSum);
+      loss = {SumInOrder<double>(losses.sums_P), SumInOrder<int64_t>(losses.counts_P)};
+      return absl::OkStatus();
+    }));
+    if (sources_.size() > 1) result.sources.emplace_back(source.name, Mean(loss));
+    total.sum += loss.sum;
+    total.count += loss.count;
+  }
+  result.total = Mean(total);
+  return result;
+}
+
+std::string Validation::digest() const {
+  std::string digest;
+  for (const Source& source : sources_) absl::StrAppend(&digest, source.data->digest());
+  return digest;
+}
+
+}  // namespace osler
