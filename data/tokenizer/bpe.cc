@@ -37,7 +37,7 @@ class Bpe::Cache {
  public:
   explicit Cache(std::string_view text) : text_(text) {
     size_t size = 64;
-    while (size < text.size() / 16 && size < 16384) size *= 2;
+    while (size < text.size() / 8 && size < 16384) size *= 2;
     entries_.resize(size);
   }
   struct Entry {

@@ -218,6 +218,10 @@ std::optional<Value> Value::Slice(const Value* first, const Value* last, const V
   if (!indexes.has_value()) return std::nullopt;
   if (kind == Kind::kString) {
     Text taken;
+    const size_t first_at = indexes->empty() ? 0 : indexes->front();
+    if (indexes->size() > 1 && (*indexes)[1] == first_at + 1) {  // in one piece
+      return String(text->Slice(starts[first_at], starts[indexes->back() + 1]));
+    }
     for (const size_t at : *indexes) taken.Append(text->Slice(starts[at], starts[at + 1]));
     return String(std::move(taken));
   }

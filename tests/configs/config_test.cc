@@ -59,6 +59,8 @@ TEST(TrainConfigTest, FillsInDefaults) {
   EXPECT_TRUE(c.data().packing());
   EXPECT_TRUE(c.data().shuffle());
   EXPECT_EQ(c.data().long_records(), config::TRUNCATE);
+  EXPECT_EQ(c.data().target(), config::ASSISTANT);
+  EXPECT_TRUE(c.data().template_().empty());
   EXPECT_FALSE(c.mesh().has_data());  // the number of ranks, which no file knows
   EXPECT_TRUE(c.mesh().has_tensor());
   EXPECT_EQ(c.train().global_batch(), 1);

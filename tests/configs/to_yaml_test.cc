@@ -33,6 +33,7 @@ data:
   packing: true
   shuffle: true
   long_records: truncate
+  target: assistant
 mesh:
   pipeline: 1
   data: 2

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/errors.h"
 #include "data/tokenizer/jinja.h"
+#include "data/tokenizer/stream_decoder.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/unicode.h"
 #include "tests/fuzz/fuzz.h"
@@ -15,8 +16,9 @@
 namespace osler {
 namespace {
 
-constexpr std::string_view kTexts[] = {"", "a b  abc é\n\n<s>abab ▁ 😀 x", "\xff\xc3",
-                                       "<b> <b>  abcabcabc"};
+constexpr std::string_view kTexts[] = {
+    "", "a b  abc é\n\n<s>abab ▁ 😀 x", "\xff\xc3", "<b> <b>  abcabcabc",
+    "it'S 123 \t\r\n  e\xcc\x81\xcc\xa3 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 
 void CheckEncoding(const Tokenizer& tokenizer, std::string_view text) {
   for (const SpecialTokens special : {SpecialTokens::kNone, SpecialTokens::kAdd}) {
@@ -36,7 +38,12 @@ void CheckEncoding(const Tokenizer& tokenizer, std::string_view text) {
           static_cast<int64_t>(i + 1) <= static_cast<int64_t>(encoding.ids.size()) - encoding.back;
       if (own) OSLER_CHECK(encoding.ids[i] >= 0 && encoding.ids[i] < tokenizer.vocab_size());
     }
-    OSLER_CHECK(IsUtf8(tokenizer.Decode(encoding.ids)));
+    const std::string decoded = tokenizer.Decode(encoding.ids);
+    OSLER_CHECK(IsUtf8(decoded));
+    if (encoding.ids.size() > 500) continue;
+    StreamDecoder stream(tokenizer);
+    for (const int32_t id : encoding.ids) OSLER_CHECK(IsUtf8(stream.Push(id)));
+    stream.Finish();
   }
 }
 
@@ -92,8 +99,17 @@ std::string Document(const std::string& more, const std::string& model = "") {
          R"("abc":6,"▁a":7,"<0x0A>":8,"<0xC3>":9},"merges":[["a","b"],["ab","c"],["▁","a"]]}})";
 }
 
+constexpr char kLlama3[] =
+    R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","behavior":"Isolated","invert":false,)"
+    R"("pattern":{"Regex":"(?i:'s|'t|'re)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*)"
+    R"(|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},)"
+    R"("normalizer":{"type":"NFC"},"post_processor":{"type":"ByteLevel"},"decoder":{"type":"ByteLevel"},)";
+
 std::vector<std::string> Documents() {
   return {
+      Document(kLlama3, R"("ignore_merges":true,)"),
+      Document(
+          R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"decoder":{"type":"ByteLevel"},)"),
       Document(""),
       Document(
           R"("normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Prepend","prepend":"▁"},)"
@@ -138,7 +154,20 @@ std::vector<std::string> FuzzSeeds() {
       "T{# c #}{% set l = messages[1:] %}{% for m in l if m.role in ['user', \"assistant\"] %}{{ "
       "loop.index0 ~ loop.last }}"
       "{{ m.content.strip() if m.content is string else raise_exception('no') }}{% endfor %}{{ l | "
-      "length }}{{ l[-1].content }}"};
+      "length }}{{ l[-1].content }}",
+      "T{% macro f(a, b='x') %}{{ a ~ b }}{% if a %}{{ f('', b=a) }}{% endif %}{% endmacro %}"
+      "{% set ns = namespace(n=0, l=[]) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% "
+      "set "
+      "ns.l = [ns.l, m] + ns.l %}{% if ns.n > 2 %}{% break %}{% endif %}{{ f(m.content) }}{% else "
+      "%}none{% endfor %}{{ {'a': ns.l | length, 'b': [1, none]} | tojson(indent=2) }}",
+      "T{% for i in range(9) %}{% for k, v in {'x': 1}.items() %}{{ k + '' ~ v }}{% continue %}{% "
+      "endfor "
+      "%}{% endfor %}{% set t %}{{ messages[-1].content.split('a')[-1].lstrip('\\n') }}{% endset "
+      "%}{{ t | "
+      "upper | replace('A', 'b') | default('c') }}{{ strftime_now('%d %b %Y') }}{% generation %}{{ "
+      "messages[0]['content'][1:] }}{% endgeneration %}{{ ['a', 'b'] | reject('equalto', 'a') | "
+      "join(', ') "
+      "}}"};
   for (const std::string& document : osler::Documents()) seeds.push_back("J" + document);
   return seeds;
 }
