@@ -182,7 +182,7 @@ TEST_F(Build, MappedRecordsFollowTheSamePolicies) {
   std::string all;
   for (const char* split : {"train", "validation"})
     all += Open(split)->Read(0).value().body().messages[0].content + "|";
-  EXPECT_THAT(all, AllOf(HasSubstr("[ID-1]\nhere?|"), Not(HasSubstr("77123"))));
+  EXPECT_THAT(all, AllOf(HasSubstr("[ID-3]\nhere?|"), Not(HasSubstr("77123"))));
   // What cannot be followed any further is never skipped.
   Write("in.jsonl", "who,q,a\nzoe,\"b,Yes\nadam,c,No\n");
   EXPECT_THAT(Run(map + ", on_error: skip", "", nullptr, "csv"),

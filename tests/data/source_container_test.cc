@@ -78,6 +78,11 @@ TEST_F(Container, JsonArraysAndObjects) {
               ElementsAre("p1|p1|text:a", "é|é|text:b",
                           "error: in:1: record 3: its key stands in the file before",
                           HasSubstr("in:1: record 4: the record must be a JSON object")));
+  // Laid out over several lines: a record's line is the one where it begins.
+  EXPECT_THAT(
+      All(kJson,
+          "{\n  \"a\": {\n    \"t\": \"x\"\n  },\n  \"b\": {\n    \"u\": [\n    ]\n  }\n}\n"),
+      ElementsAre("a|a|text:x", HasSubstr("in:5: record 2: text: field \"t\" is missing")));
   EXPECT_THAT(All(kJson, " [ ] \n"), IsEmpty());
   EXPECT_THAT(All(kJson, "\xEF\xBB\xBF{}"), IsEmpty());
 }
