@@ -34,27 +34,31 @@ std::string FindElsewhere(const std::string& key, const Descriptor& message) {
 
 }  // namespace
 
-std::string SuggestKey(const std::string& key, const Descriptor& message, const Descriptor& root) {
-  constexpr size_t kLongest = 64;  // nothing longer resembles a key
-  std::string valid, nearest;
+std::string NearestName(const std::string& name, const std::vector<std::string>& names) {
+  constexpr size_t kLongest = 64;  // nothing longer resembles a name
+  if (name.size() > kLongest) return "";
+  std::string nearest;
   size_t nearest_distance = kLongest;
-  for (int i = 0; i < message.field_count(); ++i) {
-    const std::string& name = message.field(i)->name();
-    valid += (i == 0 ? "" : ", ") + name;
-    if (key.size() > kLongest) continue;
-    const size_t distance = GlobDistance(name, Normal(key));
-    if (distance < nearest_distance) {
-      nearest = name;
-      nearest_distance = distance;
-    }
+  for (const std::string& other : names) {
+    if (other.size() > kLongest) continue;
+    const size_t distance = GlobDistance(Normal(other), Normal(name));
+    if (distance >= nearest_distance) continue;
+    nearest = other;
+    nearest_distance = distance;
   }
-  const size_t near = std::max<size_t>(1, std::max(key.size(), nearest.size()) / 3);
-  if (!nearest.empty() && nearest_distance <= near)
+  const size_t near = std::max<size_t>(1, std::max(name.size(), nearest.size()) / 3);
+  return nearest_distance <= near && nearest_distance < nearest.size() ? nearest : "";
+}
+
+std::string SuggestKey(const std::string& key, const Descriptor& message, const Descriptor& root) {
+  std::vector<std::string> valid;
+  for (int i = 0; i < message.field_count(); ++i) valid.push_back(message.field(i)->name());
+  if (const std::string nearest = NearestName(key, valid); !nearest.empty())
     return fmt::format("did you mean '{}'?", nearest);
   if (const std::string path = FindElsewhere(Normal(key), root); !path.empty()) {
     return fmt::format("did you mean '{}'?", path);
   }
-  return fmt::format("valid keys here: {}", valid);
+  return fmt::format("valid keys here: {}", fmt::join(valid, ", "));
 }
 
 }  // namespace osler

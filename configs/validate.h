@@ -35,4 +35,7 @@ class Rules {
   absl::Status status_;
 };
 
+// The rules of one item of sources; `key` is its path ("sources.0").
+void CheckSource(const config::Source& source, const std::string& key, Rules& rules);
+
 }  // namespace osler

@@ -13,17 +13,6 @@ namespace {
 constexpr int64_t kLargestShardMb = int64_t{1} << 20;  // 1 TiB: shards are mapped whole
 constexpr size_t kLongestShown = 60;
 
-void CheckSource(const config::Source& source, const std::string& key, Rules& rules) {
-  rules.Require(!source.name().empty(), key + ".name",
-                "is missing; name the source, the report counts its records under it");
-  rules.Require(source.has_format(), key + ".format", "is missing; use chat_jsonl or tokens_jsonl");
-  rules.Require(!source.path().empty(), key + ".path", "is missing; give the source's file");
-  rules.Require(
-      source.format() != config::TOKENS_JSONL || source.trusted(), key + ".trusted",
-      "must be true for tokens_jsonl: the gate cannot look for identifiers in token ids; add "
-      "trusted: true if the text was de-identified before it was tokenized");
-}
-
 }  // namespace
 
 absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& places) {

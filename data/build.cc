@@ -34,6 +34,7 @@ absl::Status AsData(const absl::Status& status) {
 }
 
 bool HasTarget(const RecordBody& body) {
+  if (body.kind() == RecordKind::kText) return true;
   if (!body.is_tokens()) {
     return std::any_of(body.messages.begin(), body.messages.end(),
                        [](const Message& message) { return message.role == "assistant"; });
@@ -44,7 +45,7 @@ bool HasTarget(const RecordBody& body) {
 }
 
 size_t SizeOf(const RawRecord& record) {
-  size_t bytes = 4 * record.body.input_ids.size();
+  size_t bytes = 4 * record.body.input_ids.size() + record.body.text.size();
   for (const Message& message : record.body.messages) bytes += message.content.size();
   return bytes;
 }
@@ -66,8 +67,8 @@ class Builder {
  private:
   enum class Pass { kSurvey, kWrite };
   absl::Status Read(Pass pass);
-  absl::Status ReadSource(const config::Source& source, Pass pass, SourceReport& report,
-                          Progress& progress);
+  absl::Status ReadSource(Source& source, const config::Source& options, Pass pass,
+                          SourceReport& report, Progress& progress);
   absl::Status Skip(const config::Source& source, const absl::Status& why, int64_t line,
                     SourceReport& report);
   absl::Status CheckTarget(const config::Source& source, const RawRecord& record) const;
@@ -117,37 +118,40 @@ absl::StatusOr<BuildReport> Builder::Run() {
 
 absl::Status Builder::Read(Pass pass) {
   report_.sources.clear();
+  std::vector<std::unique_ptr<Source>> opened;
   int64_t total = 0;
   for (const config::Source& source : build_.sources()) {
-    auto size = fs_.Size(source.path());
-    if (!size.ok()) return Annotate(AsData(size.status()), absl::StrCat("source ", source.name()));
-    total += *size;
+    auto file = OpenSource(fs_, source);
+    if (!file.ok()) return Annotate(AsData(file.status()), absl::StrCat("source ", source.name()));
+    total += (*file)->size();
+    opened.push_back(*std::move(file));
   }
   Progress progress(pass == Pass::kSurvey ? "checking" : "de-identifying", total / kProgressUnit,
                     "kB");
   done_bytes_ = 0;
-  for (const config::Source& source : build_.sources()) {
+  for (int i = 0; i < build_.sources_size(); ++i) {
     SourceReport report;
-    report.name = source.name();
-    report.trusted = source.trusted();
-    OSLER_RETURN_IF_ERROR(ReadSource(source, pass, report, progress));
+    report.name = build_.sources(i).name();
+    report.trusted = build_.sources(i).trusted();
+    Source& source = *opened[static_cast<size_t>(i)];
+    OSLER_RETURN_IF_ERROR(ReadSource(source, build_.sources(i), pass, report, progress));
     report_.sources.push_back(std::move(report));
+    opened[static_cast<size_t>(i)].reset();
   }
   progress.Finish();
   return absl::OkStatus();
 }
 
-absl::Status Builder::ReadSource(const config::Source& options, Pass pass, SourceReport& report,
-                                 Progress& progress) {
-  OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<Source> source, OpenSource(fs_, options));
+absl::Status Builder::ReadSource(Source& source, const config::Source& options, Pass pass,
+                                 SourceReport& report, Progress& progress) {
   while (true) {
-    absl::StatusOr<std::optional<RawRecord>> next = source->Next();
-    progress.Update((done_bytes_ + source->position()) / kProgressUnit);
+    absl::StatusOr<std::optional<RawRecord>> next = source.Next();
+    progress.Update((done_bytes_ + source.position()) / kProgressUnit);
     if (next.ok() && !next->has_value()) break;
     ++report.records;
     absl::Status verdict = next.ok() ? CheckTarget(options, **next) : next.status();
     if (!verdict.ok()) {
-      OSLER_RETURN_IF_ERROR(Skip(options, verdict, report.records, report));
+      OSLER_RETURN_IF_ERROR(Skip(options, verdict, source.origin().line, report));
       continue;
     }
     if (pass == Pass::kSurvey) {
@@ -159,7 +163,7 @@ absl::Status Builder::ReadSource(const config::Source& options, Pass pass, Sourc
     if (batch_.size() == kBatchRecords || batch_bytes_ > kBatchBytes)
       OSLER_RETURN_IF_ERROR(Flush(options, report));
   }
-  done_bytes_ += source->size();
+  done_bytes_ += source.size();
   return Flush(options, report);
 }
 

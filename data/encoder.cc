@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
+#include "data/tokenizer/special_tokens.h"
 
 namespace osler {
 
@@ -18,10 +19,12 @@ struct RecordEncoder::State {
   int64_t vocab_size = 0;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
-  absl::Status no_tokenizer, no_template;
+  int32_t end_of_text = -1;
+  absl::Status no_tokenizer, no_template, no_end_of_text;
   std::string digest = "tokens";
 
   absl::Status CheckIds(const std::vector<int32_t>& ids, std::string_view what) const;
+  absl::Status FindEndOfText(Fs& fs, const std::string& model_directory);
 };
 
 namespace {
@@ -73,6 +76,16 @@ absl::Status RecordEncoder::State::CheckIds(const std::vector<int32_t>& ids,
   return absl::OkStatus();
 }
 
+absl::Status RecordEncoder::State::FindEndOfText(Fs& fs, const std::string& model_directory) {
+  const auto token = SpecialToken(fs, model_directory, "eos_token");
+  if (!token.ok()) return Annotate(token.status(), "text records need an end-of-text token");
+  end_of_text = tokenizer->IdOf(*token);
+  if (end_of_text >= 0) return absl::OkStatus();
+  return ConfigError(absl::StrCat(model_directory,
+                                  ": eos_token is no token of tokenizer.json, and text records "
+                                  "end with it; use the files that belong together"));
+}
+
 RecordEncoder::RecordEncoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
 RecordEncoder::~RecordEncoder() = default;
 
@@ -81,11 +94,13 @@ absl::StatusOr<std::unique_ptr<RecordEncoder>> RecordEncoder::Create(
   auto state = std::make_unique<State>();
   state->vocab_size = vocab_size;
   if (model_directory.empty()) {
-    state->no_tokenizer = ConfigError("chat records need a tokenizer: name a model directory");
+    state->no_tokenizer =
+        ConfigError("chat and text records need a tokenizer: name a model directory");
   } else if (auto tokenizer = Tokenizer::Load(fs, model_directory); !tokenizer.ok()) {
-    state->no_tokenizer = Annotate(tokenizer.status(), "chat records need a tokenizer");
+    state->no_tokenizer = Annotate(tokenizer.status(), "chat and text records need a tokenizer");
   } else {
     state->tokenizer = *std::move(tokenizer);
+    state->no_end_of_text = state->FindEndOfText(fs, model_directory);
     auto chat_template = ChatTemplate::Load(fs, model_directory);
     state->no_template = chat_template.status();
     if (chat_template.ok()) state->chat_template = *std::move(chat_template);
@@ -110,9 +125,28 @@ absl::StatusOr<EncodedRecord> RecordEncoder::EncodeMessages(const std::vector<Me
   return out;
 }
 
+absl::StatusOr<EncodedRecord> RecordEncoder::EncodeText(std::string_view text) const {
+  OSLER_RETURN_IF_ERROR(state_->no_tokenizer);
+  OSLER_RETURN_IF_ERROR(state_->no_end_of_text);
+  if (static_cast<int64_t>(text.size()) > kMaxTextBytes)
+    return DataError("the text is longer than 1 GiB");
+  const absl::StatusOr<Encoding> encoding = state_->tokenizer->Encode(text, SpecialTokens::kAdd);
+  if (!encoding.ok()) return encoding.status();
+  EncodedRecord out{encoding->ids, {}};
+  if (encoding->back == 0 || out.ids.back() != state_->end_of_text)
+    out.ids.push_back(state_->end_of_text);
+  out.labels = out.ids;
+  std::fill_n(out.labels.begin(), encoding->front, kIgnore);
+  OSLER_RETURN_IF_ERROR(state_->CheckIds(out.ids, "token"));
+  return out;
+}
+
 absl::StatusOr<EncodedRecord> RecordEncoder::Encode(const CleanRecord& record) const {
   const bool tokens = record.body().is_tokens();
-  auto out = tokens ? EncodeTokens(record.body()) : EncodeMessages(record.body().messages, false);
+  auto out = tokens ? EncodeTokens(record.body())
+             : record.body().kind() == RecordKind::kText
+                 ? EncodeText(record.body().text)
+                 : EncodeMessages(record.body().messages, false);
   absl::Status status = out.status();
   if (status.ok() && tokens) {
     status = state_->CheckIds(out->ids, "token");

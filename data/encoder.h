@@ -1,13 +1,15 @@
 // From a clean record to token ids and labels: what training learns from.
 //
-// Token records pass as they are. Chat records go through the model directory's template and
-// tokenizer; BOS comes from the template alone; labels are the ids where the template says
-// "target", -100 elsewhere.
+// Token records pass as they are. Text records get the tokenizer's own special tokens and end with
+// the end-of-text token; all of it is learnt. Chat records go through the model directory's
+// template and tokenizer; BOS comes from the template alone; labels are the ids where the template
+// says "target", -100 elsewhere.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,6 +40,9 @@ class RecordEncoder {
   absl::StatusOr<EncodedRecord> Encode(const CleanRecord& record) const;
   absl::StatusOr<EncodedRecord> EncodeMessages(const std::vector<Message>& messages,
                                                bool add_generation_prompt) const;
+  // A text record: what the tokenizer puts before a text (labels -100), the text, what it puts
+  // behind it, and eos_token of tokenizer_config.json unless that stands there already.
+  absl::StatusOr<EncodedRecord> EncodeText(std::string_view text) const;
   const Tokenizer* tokenizer() const;  // null without a usable tokenizer
   // Names the sidecar of lengths: 32 hex digits over tokenizer and template; "tokens" without a
   // usable tokenizer.

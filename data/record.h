@@ -21,21 +21,33 @@ struct Message {
   bool operator==(const Message&) const = default;
 };
 
-// What a record carries: either chat messages or ready token ids, never both.
+enum class RecordKind : uint32_t { kChat = 1, kTokens = 2, kText = 3 };  // as in shard files
+
+// What a record carries: chat messages, or ready token ids, or one plain text all of which is
+// learnt; never two of them.
 struct RecordBody {
   std::vector<Message> messages;
   std::vector<int32_t> input_ids;
   std::vector<int32_t>
       labels;  // same length as input_ids; labels[t] speaks of token t; -100: not a target
-  bool is_tokens() const { return !input_ids.empty(); }
+  std::string text;
+  RecordKind kind() const {
+    if (!input_ids.empty()) return RecordKind::kTokens;
+    return text.empty() ? RecordKind::kChat : RecordKind::kText;
+  }
+  bool is_tokens() const { return kind() == RecordKind::kTokens; }
   bool operator==(const RecordBody&) const = default;
 };
 
-// Where a record came from, for messages: file and 1-based line. Holds no record text.
+// Where a record came from, for messages. Holds no record text.
 struct Origin {
   std::string file;
-  int64_t line = 0;
+  int64_t line = 0;    // where it begins, from 1
+  int64_t record = 0;  // from 1, in files where lines do not tell records apart; else 0
 };
+
+// "FILE:LINE", or "FILE:LINE: record N".
+std::string PlaceOf(const Origin& origin);
 
 // Identifiers of the record's own subject that the source states, for exact removal from the text.
 struct KnownIdentifiers {

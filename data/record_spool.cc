@@ -31,7 +31,7 @@ absl::Status RecordSpool::Append(const CleanRecord& record, const std::vector<Ra
     end_ += stored.size();
   }
   spooled.bytes = static_cast<int64_t>(end_ - begin);
-  spooled.kind = record.body().is_tokens() ? RecordKind::kTokens : RecordKind::kChat;
+  spooled.kind = record.body().kind();
   spooled.tokens = static_cast<uint32_t>(record.body().input_ids.size());
   records_.push_back(std::move(spooled));
   return buffer_.size() < kBufferBytes ? absl::OkStatus() : Flush();

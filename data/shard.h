@@ -75,7 +75,7 @@ class ShardReader {
 
   int64_t size() const;                                    // records
   absl::StatusOr<CleanRecord> Read(int64_t record) const;  // 0 ≤ record < size(), source order
-  bool is_tokens(int64_t record) const;                    // without reading the payload
+  RecordKind kind(int64_t record) const;                   // without reading the payload
   const Certificate& certificate() const;
   // Identity of the data: SHA-256 over the records in source order, 64 hex digits. Two builds of
   // the same records have the same digest however they are cut into shard files, so that plans and

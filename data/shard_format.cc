@@ -135,7 +135,7 @@ absl::Status ShardView::CheckTable() const {
   uint64_t next_header = headers_offset_, payload = payload_end_ - kPageBytes;
   for (int64_t i = 0; i < records_; ++i) {
     const TableEntry row = entry(i);
-    const bool known = row.kind == RecordKind::kChat || row.kind == RecordKind::kTokens;
+    const bool known = row.kind >= RecordKind::kChat && row.kind <= RecordKind::kText;
     if (!known || row.header_offset != next_header ||
         row.header_bytes > table_offset_ - next_header || row.payload_bytes > payload) {
       return DamagedFile(path_,
@@ -184,8 +184,7 @@ absl::StatusOr<RecordContents> ShardView::ReadUnnamed(int64_t index) const {
   }
   RecordContents contents;
   OSLER_ASSIGN_OR_RETURN(contents.body, DecodeBody(parts));
-  const RecordKind kind = contents.body.is_tokens() ? RecordKind::kTokens : RecordKind::kChat;
-  if (kind != row.kind || row.tokens != contents.body.input_ids.size()) {
+  if (contents.body.kind() != row.kind || row.tokens != contents.body.input_ids.size()) {
     return DataError("its parts contradict the record table");
   }
   contents.id = std::move(header.id);

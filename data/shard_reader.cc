@@ -166,10 +166,10 @@ absl::StatusOr<CleanRecord> ShardReader::Read(int64_t record) const {
                      std::move(contents->body));
 }
 
-bool ShardReader::is_tokens(int64_t record) const {
+RecordKind ShardReader::kind(int64_t record) const {
   OSLER_CHECK(record >= 0 && record < size());
   const IndexEntry at = state_->index.entries[static_cast<size_t>(record)];
-  return state_->shards[at.shard].entry(at.entry).kind == RecordKind::kTokens;
+  return state_->shards[at.shard].entry(at.entry).kind;
 }
 
 const Certificate& ShardReader::certificate() const { return state_->certificate; }

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
+#include "data/tokenizer/unicode.h"
 #include "nlohmann/json.hpp"
 
 namespace osler {
@@ -93,9 +94,14 @@ void PutU64(std::string* bytes, uint64_t value) {
 
 absl::StatusOr<std::vector<RawPart>> EncodeBody(const RecordBody& body) {
   std::vector<RawPart> parts;
-  if (!body.is_tokens()) {
+  if (body.kind() == RecordKind::kChat) {
     OSLER_ASSIGN_OR_RETURN(std::string text, EncodeMessages(body.messages));
     parts.push_back({PartKind::kMessages, PartType::kJson, std::move(text)});
+    return parts;
+  }
+  if (body.kind() == RecordKind::kText) {
+    if (!IsUtf8(body.text)) return DataError("its text is not valid UTF-8");
+    parts.push_back({PartKind::kText, PartType::kUtf8, body.text});
     return parts;
   }
   if (body.labels.size() != body.input_ids.size()) {
@@ -112,6 +118,11 @@ absl::StatusOr<RecordBody> DecodeBody(const std::vector<RawPart>& parts) {
   if (parts.size() == 1 && parts[0].kind == PartKind::kMessages &&
       parts[0].type == PartType::kJson) {
     OSLER_ASSIGN_OR_RETURN(body.messages, DecodeMessages(parts[0].bytes));
+    return body;
+  }
+  if (parts.size() == 1 && parts[0].kind == PartKind::kText && parts[0].type == PartType::kUtf8) {
+    body.text = parts[0].bytes;
+    if (body.text.empty() || !IsUtf8(body.text)) return DataError("its text is empty or not UTF-8");
     return body;
   }
   if (parts.size() != 2 || parts[0].kind != PartKind::kInputIds ||
@@ -136,7 +147,7 @@ PartCompressor::~PartCompressor() = default;
 
 PartCodec PartCompressor::Encode(const RawPart& part, std::string* stored) {
   const std::string& raw = part.bytes;
-  if (part.type == PartType::kJson && raw.size() >= kWorthCompressing) {
+  if (part.type != PartType::kInt32 && raw.size() >= kWorthCompressing) {
     stored->resize(ZSTD_compressBound(raw.size()));
     const size_t size = ZSTD_compressCCtx(context_->zstd, stored->data(), stored->size(),
                                           raw.data(), raw.size(), kZstdLevel);

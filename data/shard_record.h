@@ -1,6 +1,6 @@
-// How one record is laid out in a shard file: its parts (messages, ids, labels) and its header.
-// docs/shard.md is the byte-level page. Pure functions of bytes, thread-safe; nothing here trusts a
-// length or an offset it reads.
+// How one record is laid out in a shard file: its parts (messages, ids, labels, text) and its
+// header. docs/shard.md is the byte-level page. Pure functions of bytes, thread-safe; nothing here
+// trusts a length or an offset it reads.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,9 @@
 
 namespace osler {
 
-enum class PartKind : uint8_t { kMessages = 1, kInputIds = 2, kLabels = 3 };
-enum class PartType : uint8_t { kJson = 1, kInt32 = 2 };
+enum class PartKind : uint8_t { kMessages = 1, kInputIds = 2, kLabels = 3, kText = 4 };
+enum class PartType : uint8_t { kJson = 1, kInt32 = 2, kUtf8 = 3 };
 enum class PartCodec : uint8_t { kRaw = 0, kZstd = 1 };
-enum class RecordKind : uint32_t { kChat = 1, kTokens = 2 };
 
 // A part as bytes before its codec.
 struct RawPart {
@@ -55,11 +54,12 @@ inline constexpr size_t kRecordHeaderBytes = 16, kPartEntryBytes = 32;
 // to it by storing such parts raw.
 inline constexpr uint64_t kMaxExpansion = 256, kFreeExpansion = 1 << 20;
 
-// Data error if ids and labels differ in number or a message is not UTF-8.
+// Data error if ids and labels differ in number or a message or text is not UTF-8.
 absl::StatusOr<std::vector<RawPart>> EncodeBody(const RecordBody& body);
 absl::StatusOr<RecordBody> DecodeBody(const std::vector<RawPart>& parts);
 
-// Compresses JSON parts when that makes them smaller. Holds a zstd context: not thread-safe.
+// Compresses JSON and text parts when that makes them smaller. Holds a zstd context: not
+// thread-safe.
 class PartCompressor {
  public:
   PartCompressor();

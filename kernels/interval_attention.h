@@ -2,7 +2,8 @@
 //
 // Every mask training needs is of this form with non-decreasing ends (docs/design.md): causal,
 // document packing, sliding window and their combinations. Nothing of size T×S exists.
-// Differentiable through autograd; deterministic.
+// Differentiable through autograd. Deterministic: the same bits for any number of threads, on one
+// machine (docs/attention.md).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,11 +28,25 @@ MaskIntervals CausalDocumentIntervals(const std::vector<int32_t>& doc_starts, in
 
 struct AttentionOptions {
   double scale = 1.0;  // of the scores before the softmax
+  std::optional<double> soft_cap =
+      std::nullopt;  // c > 0: scores x become c · tanh(x / c) (Gemma 2)
 };
 
-// softmax(scale · q kᵀ over each row's interval) v → [T, H, D]. Query head h uses key head h / (H /
-// K): GQA. q_THD is [T, H, D], k_SHD and v_SHD are [S, K, D] with H a multiple of K; all of one
-// dtype (fp32, fp64, bf16). A row that sees nothing gives zeros.
+struct AttentionOutput {
+  at::Tensor out_THD;  // contiguous
+  at::Tensor lse_TH;   // natural log-sum-exp of each row's scores; fp64 for fp64 inputs, else fp32
+};
+
+// out = softmax(scale · q kᵀ over each row's interval) v → [T, H, D]. Query head h uses key head h
+// / (H / K): GQA. q_THD is [T, H, D], k_SHD and v_SHD are [S, K, D] with H a multiple of K and D a
+// multiple of 8 up to 256; all of one dtype (fp32, fp64, bf16), any strides (copied where the last
+// dimension is not dense). bf16 is summed in fp32. A row that sees nothing gives zeros, an lse of
+// −∞ and zero gradients. Gradients flow through both results; differentiating twice is an error.
+// Throws c10::Error on other shapes, dtypes and masks. Thread-safe.
+AttentionOutput IntervalAttentionWithLse(const at::Tensor& q_THD, const at::Tensor& k_SHD,
+                                         const at::Tensor& v_SHD, const MaskIntervals& mask,
+                                         const AttentionOptions& options);
+
 at::Tensor IntervalAttention(const at::Tensor& q_THD, const at::Tensor& k_SHD,
                              const at::Tensor& v_SHD, const MaskIntervals& mask,
                              const AttentionOptions& options);

@@ -1,92 +1,187 @@
 #include "kernels/interval_attention_cpu.h"
 
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <limits>
+#include <mutex>
 #include <optional>
+#include <queue>
+#include <vector>
 
+#include "kernels/interval_attention_tiles.h"
 #include "kernels/interval_plan.h"
 
 namespace osler {
+
+namespace portable {
+const AttentionKernels& AttentionKernelsFor(AttentionType type);
+}
+namespace avx2 {
+const AttentionKernels& AttentionKernelsFor(AttentionType type);
+}
+namespace avx512 {
+const AttentionKernels& AttentionKernelsFor(AttentionType type);
+}
+namespace avx512_bf16 {
+const AttentionKernels& AttentionKernelsFor(AttentionType type);
+}
+namespace amx {
+const AttentionKernels& AttentionKernelsFor(AttentionType type);
+}
+
+const AttentionKernels& GetAttentionKernels(CpuIsa isa, AttentionType type) {
+  using For = const AttentionKernels& (*)(AttentionType);
+  return SelectIsa<For>(isa, portable::AttentionKernelsFor, avx2::AttentionKernelsFor,
+                        avx512::AttentionKernelsFor, avx512_bf16::AttentionKernelsFor,
+                        amx::AttentionKernelsFor)(type);
+}
+
 namespace {
 
-using Kind = AttentionPiece::Kind;
+using Kernel = void (*)(const AttentionArguments&, const AttentionBlock&, std::byte*);
 
 at::ScalarType SumType(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-// Rows [from, from + count) of [T, H, D] as the kernel's [1, H, count, D]: a view.
-at::Tensor Rows(const at::Tensor& x_THD, int64_t from, int64_t count) {
-  return x_THD.narrow(0, from, count).transpose(0, 1).unsqueeze(0);
+AttentionType TypeOf(const at::Tensor& x) {
+  switch (x.scalar_type()) {
+    case at::kDouble: return AttentionType::kFp64;
+    case at::kFloat: return AttentionType::kFp32;
+    default: return AttentionType::kBf16;
+  }
 }
 
-at::Tensor Back(const at::Tensor& x_1HTD) { return x_1HTD.squeeze(0).transpose(0, 1); }
+AttentionRows RowsOf(const at::Tensor& x_THD) {
+  return {x_THD.const_data_ptr(), x_THD.stride(0), x_THD.stride(1)};
+}
 
-std::optional<at::Tensor> MaskOf(const AttentionPiece& piece, TileMask& tiles) {
-  if (piece.kind == Kind::kMasked) return tiles.For(piece);
-  return std::nullopt;
+AttentionHeads HeadsOf(const IntervalAttentionInput& input) {
+  return {input.k_SHD.size(1), input.q_THD.size(1) / input.k_SHD.size(1)};
+}
+
+AttentionArguments ArgumentsOf(const IntervalAttentionInput& input, const AttentionOutput& output) {
+  const AttentionHeads heads = HeadsOf(input);
+  AttentionArguments args{};
+  args.key_heads = heads.key_heads;
+  args.group = heads.group;
+  args.width = input.q_THD.size(2);
+  args.scale = input.options.scale;
+  args.soft_cap = input.options.soft_cap.value_or(0);
+  args.lo = input.mask.lo_T.const_data_ptr<int32_t>();
+  args.hi = input.mask.hi_T.const_data_ptr<int32_t>();
+  args.q = RowsOf(input.q_THD);
+  args.k = RowsOf(input.k_SHD);
+  args.v = RowsOf(input.v_SHD);
+  args.out = RowsOf(output.out_THD);
+  args.lse = output.lse_TH.data_ptr();
+  return args;
+}
+
+// Steps that may run now, those with the longest path first.
+class StepQueue {
+ public:
+  explicit StepQueue(const std::vector<AttentionStep>& steps)
+      : steps_(steps), left_(steps.size()), before_{steps} {
+    for (size_t i = 0; i < steps.size(); ++i) {
+      waits_.push_back(steps[i].waits);
+      if (steps[i].waits == 0) ready_.push(i);
+    }
+  }
+
+  // Waits for a step; nothing once all have been taken.
+  std::optional<size_t> Take() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return left_ == 0 || !ready_.empty(); });
+    if (left_ == 0) return std::nullopt;
+    const size_t step = ready_.top();
+    ready_.pop();
+    if (--left_ == 0) changed_.notify_all();
+    return step;
+  }
+
+  void Finish(size_t step) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const int32_t next : steps_[step].next) {
+      if (next < 0 || --waits_[static_cast<size_t>(next)] > 0) continue;
+      ready_.push(static_cast<size_t>(next));
+      changed_.notify_one();
+    }
+  }
+
+ private:
+  struct Before {
+    const std::vector<AttentionStep>& steps;
+    bool operator()(size_t a, size_t b) const { return steps[a].path < steps[b].path; }
+  };
+  const std::vector<AttentionStep>& steps_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t left_;  // not taken yet
+  std::vector<int32_t> waits_;
+  Before before_;
+  std::priority_queue<size_t, std::vector<size_t>, Before> ready_{before_};
+};
+
+// Which thread runs a step, and when, changes no bit.
+void RunSteps(Kernel kernel, int64_t scratch_bytes, const AttentionArguments& args,
+              const std::vector<AttentionStep>& steps) {
+  const int64_t workers =
+      std::min(static_cast<int64_t>(steps.size()), int64_t{at::get_num_threads()});
+  const at::Tensor scratch = at::empty({workers * scratch_bytes}, at::kByte);
+  auto* const pieces = static_cast<std::byte*>(scratch.mutable_data_ptr());
+  StepQueue queue(steps);
+  at::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
+    while (const std::optional<size_t> step = queue.Take()) {
+      kernel(args, steps[*step].block, pieces + worker * scratch_bytes);
+      queue.Finish(*step);
+    }
+  });
 }
 
 }  // namespace
 
-IntervalAttentionOutput IntervalAttentionForwardCpu(const at::Tensor& q_THD,
-                                                    const at::Tensor& k_SHD,
-                                                    const at::Tensor& v_SHD,
-                                                    const MaskIntervals& mask,
-                                                    const AttentionOptions& options) {
-  const std::vector<AttentionPiece> pieces = PlanIntervals(mask, q_THD.size(0), k_SHD.size(0));
-  TileMask tiles(mask, SumType(q_THD));
-  IntervalAttentionOutput output{.out_THD = at::empty_like(q_THD, at::MemoryFormat::Contiguous),
-                                 .lse = std::vector<at::Tensor>(pieces.size())};
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const AttentionPiece& piece = pieces[i];
-    at::Tensor place = output.out_THD.narrow(0, piece.row, piece.rows);
-    if (piece.kind == Kind::kEmpty) {
-      place.zero_();
-      continue;
-    }
-    const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-        Rows(q_THD, piece.row, piece.rows), Rows(k_SHD, piece.key, piece.keys),
-        Rows(v_SHD, piece.key, piece.keys),
-        /*dropout_p=*/0, piece.kind == Kind::kCausal, MaskOf(piece, tiles), options.scale);
-    place.copy_(Back(out));
-    output.lse[i] = lse;
+AttentionOutput IntervalAttentionForwardCpu(const IntervalAttentionInput& input, CpuIsa isa) {
+  const at::Tensor& q_THD = input.q_THD;
+  CheckIntervals(input.mask, q_THD.size(0), input.k_SHD.size(0));
+  const AttentionOutput output{
+      .out_THD = at::empty(q_THD.sizes(), q_THD.options()),
+      .lse_TH = at::empty({q_THD.size(0), q_THD.size(1)}, q_THD.options().dtype(SumType(q_THD)))};
+  if (input.mask.lo_T.eq(input.mask.hi_T).any().item<bool>()) {
+    output.out_THD.zero_();
+    output.lse_TH.fill_(-std::numeric_limits<double>::infinity());
   }
+  const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
+  RunSteps(kernels.forward, kernels.forward_scratch_bytes(q_THD.size(2)),
+           ArgumentsOf(input, output), PlanForward(input.mask, HeadsOf(input)));
   return output;
 }
 
-IntervalAttentionGradients IntervalAttentionBackwardCpu(
-    const at::Tensor& grad_THD, const at::Tensor& q_THD, const at::Tensor& k_SHD,
-    const at::Tensor& v_SHD, const IntervalAttentionOutput& forward, const MaskIntervals& mask,
-    const AttentionOptions& options) {
-  const std::vector<AttentionPiece> pieces = PlanIntervals(mask, q_THD.size(0), k_SHD.size(0));
-  TileMask tiles(mask, SumType(q_THD));
-  const at::Tensor grad_out_THD = grad_THD.contiguous();
-  // Keys in a window belong to several pieces: their sums are kept wider than bf16.
+IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& grad,
+                                                        const IntervalAttentionInput& input,
+                                                        const AttentionOutput& output, CpuIsa isa) {
+  const at::Tensor& q_THD = input.q_THD;
   const auto sums = q_THD.options().dtype(SumType(q_THD));
-  at::Tensor grad_q_THD = at::empty_like(q_THD, at::MemoryFormat::Contiguous);
-  at::Tensor grad_k_SHD = at::zeros(k_SHD.sizes(), sums),
-             grad_v_SHD = at::zeros(v_SHD.sizes(), sums);
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const AttentionPiece& piece = pieces[i];
-    at::Tensor place = grad_q_THD.narrow(0, piece.row, piece.rows);
-    if (piece.kind == Kind::kEmpty) {
-      place.zero_();
-      continue;
-    }
-    const auto [grad_q, grad_k, grad_v] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        Rows(grad_out_THD, piece.row, piece.rows), Rows(q_THD, piece.row, piece.rows),
-        Rows(k_SHD, piece.key, piece.keys), Rows(v_SHD, piece.key, piece.keys),
-        Rows(forward.out_THD, piece.row, piece.rows), forward.lse[i], /*dropout_p=*/0,
-        piece.kind == Kind::kCausal, MaskOf(piece, tiles), options.scale);
-    place.copy_(Back(grad_q));
-    grad_k_SHD.narrow(0, piece.key, piece.keys).add_(Back(grad_k));
-    grad_v_SHD.narrow(0, piece.key, piece.keys).add_(Back(grad_v));
-  }
-  return {grad_q_THD, grad_k_SHD.to(k_SHD.scalar_type()), grad_v_SHD.to(v_SHD.scalar_type())};
+  const IntervalAttentionGradients sum{.q_THD = at::zeros(q_THD.sizes(), sums),
+                                       .k_SHD = at::zeros(input.k_SHD.sizes(), sums),
+                                       .v_SHD = at::zeros(input.v_SHD.sizes(), sums)};
+  AttentionArguments args = ArgumentsOf(input, output);
+  args.grad_out = RowsOf(grad.out_THD);
+  args.grad_lse = grad.lse_TH.defined() ? grad.lse_TH.const_data_ptr() : nullptr;
+  args.grad_q = sum.q_THD.mutable_data_ptr();
+  args.grad_k = sum.k_SHD.mutable_data_ptr();
+  args.grad_v = sum.v_SHD.mutable_data_ptr();
+  const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
+  RunSteps(kernels.backward, kernels.backward_scratch_bytes(q_THD.size(2)), args,
+           PlanBackward(input.mask, HeadsOf(input), q_THD.size(2)));
+  const at::ScalarType dtype = q_THD.scalar_type();
+  return {sum.q_THD.to(dtype), sum.k_SHD.to(dtype), sum.v_SHD.to(dtype)};
 }
 
 }  // namespace osler

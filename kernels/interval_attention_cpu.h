@@ -1,31 +1,29 @@
-// The CPU form of IntervalAttention without autograd: ATen's flash kernel on each piece of the
-// mask.
+// The CPU form of IntervalAttention without autograd. docs: interval_attention.h,
+// docs/attention.md.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <vector>
-
+#include "kernels/cpu_isa.h"
 #include "kernels/interval_attention.h"
 
 namespace osler {
 
-struct IntervalAttentionOutput {
-  at::Tensor out_THD;
-  std::vector<at::Tensor> lse;  // log-sum-exp by piece of PlanIntervals, undefined for empty rows
+struct IntervalAttentionInput {
+  at::Tensor q_THD, k_SHD, v_SHD;  // one dtype, last dimension dense
+  MaskIntervals mask;
+  AttentionOptions options;
 };
-IntervalAttentionOutput IntervalAttentionForwardCpu(const at::Tensor& q_THD,
-                                                    const at::Tensor& k_SHD,
-                                                    const at::Tensor& v_SHD,
-                                                    const MaskIntervals& mask,
-                                                    const AttentionOptions& options);
+
+// `isa`: at most what the machine has.
+AttentionOutput IntervalAttentionForwardCpu(const IntervalAttentionInput& input, CpuIsa isa);
 
 struct IntervalAttentionGradients {
   at::Tensor q_THD, k_SHD, v_SHD;
 };
-IntervalAttentionGradients IntervalAttentionBackwardCpu(
-    const at::Tensor& grad_THD, const at::Tensor& q_THD, const at::Tensor& k_SHD,
-    const at::Tensor& v_SHD, const IntervalAttentionOutput& forward, const MaskIntervals& mask,
-    const AttentionOptions& options);
+// grad.lse_TH may be undefined: zero.
+IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& grad,
+                                                        const IntervalAttentionInput& input,
+                                                        const AttentionOutput& output, CpuIsa isa);
 
 }  // namespace osler

@@ -1,52 +1,42 @@
-// Cuts a row-interval mask into pieces that a dense attention call can take: rectangles of queries
-// × keys.
+// Cuts attention under a row-interval mask into blocks of query columns × keys that threads can
+// take.
 //
-// Pieces depend on the intervals alone and never cross the border of a document, so one document's
-// numbers cannot depend on another's values.
+// Blocks depend on the intervals and the numbers of heads alone, never on threads, and never cross
+// from one set of rows that share keys (a document) into another: a document's numbers depend
+// neither on another's values nor on where it stands in the pack.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <vector>
 
 #include "kernels/interval_attention.h"
+#include "kernels/interval_attention_tiles.h"
 
 namespace osler {
 
-struct AttentionPiece {
-  enum class Kind {
-    kEmpty,   // rows that see nothing
-    kCausal,  // rows == keys, row r sees keys 0..r of the piece
-    kFull,    // every row sees every key
-    kMasked,  // rows see part of the keys: TileMask
-  };
-  Kind kind;
-  int64_t row, rows;  // of the queries
-  int64_t key, keys;  // the keys that any row of the piece sees
+// The query heads: each of `key_heads` serves `group` of them.
+struct AttentionHeads {
+  int64_t key_heads, group;
 };
 
-// The longest kMasked piece. Larger tiles use the matrix units better, smaller ones compute fewer
-// hidden scores.
-inline constexpr int64_t kMaskedRows = 128;
+// Checks the mask of `rows` queries on `keys` keys: lo and hi int32 [rows] on the CPU,
+// 0 <= lo <= hi <= keys, both non-decreasing. Throws c10::Error.
+void CheckIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys);
 
-// PRE (checked): lo and hi int32 [T] on the CPU, 0 <= lo <= hi <= keys, both non-decreasing.
-std::vector<AttentionPiece> PlanIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys);
-
-// Additive masks (0 or −∞) [rows, keys] of kMasked pieces. Under a sliding window neighbouring
-// tiles have the same pattern, so the last mask is kept. Not thread-safe; keeps a reference to
-// `mask`.
-class TileMask {
- public:
-  // dtype: fp64 for fp64 queries, else fp32.
-  TileMask(const MaskIntervals& mask, at::ScalarType dtype) : mask_(mask), dtype_(dtype) {}
-  const at::Tensor& For(const AttentionPiece& piece);
-
- private:
-  const MaskIntervals& mask_;
-  at::ScalarType dtype_;
-  std::vector<int32_t> pattern_;  // lo and hi of each row relative to the piece's first key
-  at::Tensor tile_;
+// A block and its place among the others. Blocks that share columns or keys run one after the other
+// in a fixed order, so that their sums do; all others may run at once.
+struct AttentionStep {
+  AttentionBlock block;
+  int64_t scores;   // (column, key) pairs that the mask lets through: its cost
+  int64_t path;     // the cost of the longest chain of steps that starts with it
+  int32_t waits;    // how many steps come right before it: 0, 1 or 2
+  int32_t next[2];  // the steps right after it, on its columns and on its keys; −1: none
 };
+
+// Rows that see nothing are in no block. A step comes before those that wait for it.
+// PRE of both: CheckIntervals holds.
+std::vector<AttentionStep> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads);
+std::vector<AttentionStep> PlanBackward(const MaskIntervals& mask, const AttentionHeads& heads,
+                                        int64_t width);
 
 }  // namespace osler

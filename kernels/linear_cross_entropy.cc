@@ -1,39 +1,41 @@
 #include "kernels/linear_cross_entropy.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/amax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/gather.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/matmul.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/nonzero.h>
-#include <ATen/ops/sum.h>
+#include <ATen/ops/sub.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu_rows.h"
+#include "kernels/linear_cross_entropy_cpu.h"
 
 namespace osler {
 namespace {
 
-constexpr int64_t kLogitBytes = int64_t{128} << 20;  // of one chunk, in the softmax's dtype
-constexpr int64_t kProductBytes = int64_t{64}
-                                  << 20;  // of a narrow product on its way into a wide accumulator
+// Of a narrow product on its way into a wide accumulator: it stays in the cache.
+constexpr int64_t kProductBytes = int64_t{4} << 20;
 
-at::ScalarType SoftmaxType(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+// oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
+// products have a multiple of this many rows, the last ones without target.
+int64_t RowMultiple(const at::Tensor& hidden_TD) {
+  return hidden_TD.scalar_type() == at::kBFloat16 ? 64 : 1;
 }
 
-// The rows that have a target: the others cost nothing.
-struct TargetRows {
-  at::Tensor index_N;  // undefined when every row has one
-  at::Tensor hidden_ND;
-  at::Tensor targets_N;
-  int64_t chunk = 1;  // rows at a time
-};
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
-TargetRows SelectRows(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
-                      const at::Tensor& targets_T, int64_t chunk_tokens) {
+void CheckHead(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
+               const at::Tensor& targets_T, const LinearCrossEntropyOptions& options) {
   TORCH_CHECK(hidden_TD.dim() == 2 && weight_VD.dim() == 2 &&
                   hidden_TD.size(1) == weight_VD.size(1) &&
                   hidden_TD.scalar_type() == weight_VD.scalar_type(),
@@ -42,49 +44,71 @@ TargetRows SelectRows(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
   TORCH_CHECK(targets_T.scalar_type() == at::kLong && targets_T.dim() == 1 &&
                   targets_T.size(0) == hidden_TD.size(0),
               "targets must be int64 [T]");
-  TORCH_CHECK(chunk_tokens > 0, "chunk_tokens must be positive");
-  const int64_t vocabulary = weight_VD.size(0);
-  TargetRows rows;
-  rows.index_N = at::nonzero(at::ge(targets_T, 0)).squeeze(1);
-  const bool all = rows.index_N.size(0) == targets_T.size(0);
-  rows.hidden_ND = all ? hidden_TD : at::index_select(hidden_TD, 0, rows.index_N);
-  rows.targets_N = all ? targets_T : at::index_select(targets_T, 0, rows.index_N);
-  if (all) rows.index_N.reset();
-  if (rows.targets_N.numel() > 0) {
-    const auto largest = rows.targets_N.max().item<int64_t>();
-    TORCH_CHECK(largest < vocabulary, "target ", largest, " is outside the vocabulary of ",
-                vocabulary);
+  TORCH_CHECK(options.chunk_tokens > 0 && options.chunk_bytes > 0,
+              "chunk_tokens and chunk_bytes must be positive");
+  TORCH_CHECK(options.soft_cap >= 0, "the soft cap must not be negative");
+}
+
+// The rows that have a target, a chunk of about equal size at a time.
+class TargetChunks {
+ public:
+  TargetChunks(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
+               const at::Tensor& targets_T, const LinearCrossEntropyOptions& options)
+      : hidden_TD_(hidden_TD), multiple_(RowMultiple(hidden_TD)) {
+    CheckHead(hidden_TD, weight_VD, targets_T, options);
+    const int64_t vocabulary = weight_VD.size(0);
+    index_N_ = at::nonzero(at::ge(targets_T, 0)).squeeze(1);
+    all_ = index_N_.size(0) == targets_T.size(0);
+    targets_N_ = all_ ? targets_T.contiguous() : at::index_select(targets_T, 0, index_N_);
+    if (targets_N_.numel() > 0) {
+      const auto largest = targets_N_.max().item<int64_t>();
+      TORCH_CHECK(largest < vocabulary, "target ", largest, " is outside the vocabulary of ",
+                  vocabulary);
+    }
+    const auto width = static_cast<int64_t>(hidden_TD.element_size());
+    const int64_t limit =
+        std::max<int64_t>(std::min(options.chunk_tokens,
+                                   options.chunk_bytes / std::max(vocabulary * width, int64_t{1})),
+                          1);
+    const int64_t chunks = std::max<int64_t>((count() + limit - 1) / limit, 1);
+    size_ = RoundUp((count() + chunks - 1) / chunks, multiple_);
+    logits_CV_ = at::empty({size_, vocabulary}, hidden_TD.options());
   }
-  const auto width = static_cast<int64_t>(c10::elementSize(SoftmaxType(hidden_TD)));
-  rows.chunk = std::min(chunk_tokens, std::max<int64_t>(kLogitBytes / (vocabulary * width), 1));
-  return rows;
-}
 
-// The rows' values at their places among all T rows; the others are zero.
-at::Tensor Scatter(const TargetRows& rows, const at::Tensor& values_N, int64_t length) {
-  if (!rows.index_N.defined()) return values_N;
-  std::vector<int64_t> shape = values_N.sizes().vec();
-  shape[0] = length;
-  return at::zeros(shape, values_N.options()).index_copy_(0, rows.index_N, values_N);
-}
+  int64_t count() const { return targets_N_.size(0); }
 
-struct ChunkSoftmax {
-  at::Tensor exp_CV;        // exp(logit − largest), unnormalised
-  at::Tensor sum_C1;        // of exp_CV
-  at::Tensor log_probs_C1;  // of the targets
+  struct Chunk {
+    at::Tensor index_C;  // the rows' places among all; what follows may have more rows, without
+                         // target
+    at::Tensor hidden_CD, targets_C, logits_CV;  // logits: to be written
+  };
+  template <typename Body>
+  void ForEach(Body body) const {
+    for (int64_t from = 0; from < count(); from += size_)
+      body(Make(from, std::min(size_, count() - from)));
+  }
+
+ private:
+  Chunk Make(int64_t from, int64_t length) const {
+    const int64_t spare = RoundUp(length, multiple_) - length;
+    const at::Tensor index_C = index_N_.narrow(0, from, length);
+    const at::Tensor targets_C = targets_N_.narrow(0, from, length);
+    const at::Tensor logits_CV = logits_CV_.narrow(0, 0, length + spare);
+    if (spare == 0) {
+      return {index_C,
+              all_ ? hidden_TD_.narrow(0, from, length) : at::index_select(hidden_TD_, 0, index_C),
+              targets_C, logits_CV};
+    }
+    const at::Tensor rows_C = at::cat({index_C, at::zeros({spare}, index_C.options())});
+    return {index_C, at::index_select(hidden_TD_, 0, rows_C),
+            at::cat({targets_C, at::full({spare}, -1, targets_C.options())}), logits_CV};
+  }
+
+  at::Tensor hidden_TD_, index_N_, targets_N_;
+  bool all_ = false;
+  int64_t multiple_ = 1, size_ = 1;
+  at::Tensor logits_CV_;  // of one chunk, used again by the next
 };
-
-// The logits are rounded to the weight's dtype before the softmax, as the reference
-// implementation's are.
-ChunkSoftmax Softmax(const at::Tensor& hidden_CD, const at::Tensor& weight_VD,
-                     const at::Tensor& targets_C) {
-  at::Tensor logits = at::matmul(hidden_CD, weight_VD.t()).to(SoftmaxType(hidden_CD));
-  logits.sub_(at::amax(logits, 1, /*keepdim=*/true));
-  at::Tensor targets = at::gather(logits, 1, targets_C.unsqueeze(1));
-  logits.exp_();
-  const at::Tensor sum = at::sum(logits, 1, /*keepdim=*/true);
-  return {logits, sum, targets.sub_(sum.log())};
-}
 
 // sum_VD += gradᵀ hidden. A product narrower than the accumulator is made a slice of the vocabulary
 // at a time.
@@ -93,30 +117,50 @@ void AddWeightGradient(const at::Tensor& grad_CV, const at::Tensor& hidden_CD, a
     sum_VD.addmm_(grad_CV.t(), hidden_CD);
     return;
   }
-  const int64_t vocabulary = sum_VD.size(0);
-  const auto row_bytes = static_cast<int64_t>(hidden_CD.element_size()) * hidden_CD.size(1);
-  const int64_t step = std::max<int64_t>(kProductBytes / row_bytes, 1);
+  const int64_t vocabulary = sum_VD.size(0), width = hidden_CD.size(1);
+  const int64_t row_bytes = static_cast<int64_t>(hidden_CD.element_size()) * width;
+  const int64_t step = std::min(vocabulary, std::max<int64_t>(kProductBytes / row_bytes, 1));
+  at::Tensor product = at::empty({step, width}, hidden_CD.options());
   for (int64_t v = 0; v < vocabulary; v += step) {
     const int64_t count = std::min(step, vocabulary - v);
-    sum_VD.narrow(0, v, count).add_(at::matmul(grad_CV.narrow(1, v, count).t(), hidden_CD));
+    at::Tensor part = product.narrow(0, 0, count);
+    at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
+    sum_VD.narrow(0, v, count).add_(part);
   }
+}
+
+template <typename A>
+double SumLossOf(const SoftmaxTerms& terms, const at::Tensor& targets_T) {
+  const auto* targets = targets_T.const_data_ptr<int64_t>();
+  const A* max = terms.max_T.const_data_ptr<A>();
+  const A* sum = terms.sum_T.const_data_ptr<A>();
+  const A* target = terms.target_T.const_data_ptr<A>();
+  double loss = 0;
+  for (int64_t t = 0; t < targets_T.size(0); ++t) {
+    if (targets[t] < 0) continue;
+    loss += std::log(static_cast<double>(sum[t])) -
+            (static_cast<double>(target[t]) - static_cast<double>(max[t]));
+  }
+  return loss;
 }
 
 }  // namespace
 
 at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
-                          const at::Tensor& targets_T, int64_t chunk_tokens) {
+                          const at::Tensor& targets_T, int64_t chunk_tokens, double soft_cap) {
   const at::NoGradGuard no_grad;
-  const TargetRows rows = SelectRows(hidden_TD, weight_VD, targets_T, chunk_tokens);
-  const int64_t count = rows.targets_N.size(0);
-  at::Tensor log_probs_N = at::zeros({count}, hidden_TD.options().dtype(SoftmaxType(hidden_TD)));
-  for (int64_t from = 0; from < count; from += rows.chunk) {
-    const int64_t length = std::min(rows.chunk, count - from);
-    const ChunkSoftmax chunk = Softmax(rows.hidden_ND.narrow(0, from, length), weight_VD,
-                                       rows.targets_N.narrow(0, from, length));
-    log_probs_N.narrow(0, from, length).copy_(chunk.log_probs_C1.squeeze(1));
-  }
-  return Scatter(rows, log_probs_N, targets_T.size(0));
+  const TargetChunks chunks(hidden_TD, weight_VD, targets_T,
+                            {.chunk_tokens = chunk_tokens, .soft_cap = soft_cap});
+  at::Tensor log_probs_T =
+      at::zeros({targets_T.size(0)}, hidden_TD.options().dtype(SumTypeOf(hidden_TD)));
+  chunks.ForEach([&](TargetChunks::Chunk chunk) {
+    at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
+    const SoftmaxTerms terms =
+        CrossEntropyTermsCpu(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
+    const at::Tensor log_probs_C = at::sub(terms.target_T, terms.max_T).sub_(terms.sum_T.log());
+    log_probs_T.index_copy_(0, chunk.index_C, log_probs_C.narrow(0, 0, chunk.index_C.size(0)));
+  });
+  return log_probs_T;
 }
 
 LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
@@ -124,26 +168,64 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
                                             const at::Tensor& targets_T, at::Tensor grad_weight_VD,
                                             const LinearCrossEntropyOptions& options) {
   const at::NoGradGuard no_grad;
-  const TargetRows rows = SelectRows(hidden_TD, weight_VD, targets_T, options.chunk_tokens);
-  const int64_t count = rows.targets_N.size(0);
-  LinearCrossEntropyResult result{.count = count, .grad_hidden_TD = {}};
-  at::Tensor grad_hidden_ND = at::zeros({count, hidden_TD.size(1)}, hidden_TD.options());
-  for (int64_t from = 0; from < count; from += rows.chunk) {
-    const int64_t length = std::min(rows.chunk, count - from);
-    const at::Tensor hidden_CD = rows.hidden_ND.narrow(0, from, length);
-    const at::Tensor targets_C1 = rows.targets_N.narrow(0, from, length).unsqueeze(1);
-    ChunkSoftmax chunk = Softmax(hidden_CD, weight_VD, targets_C1.squeeze(1));
-    result.loss_sum -= at::sum(chunk.log_probs_C1, at::kDouble).item<double>();
-    // ∂loss/∂logits = softmax − one-hot, in the place of the exponentials.
-    at::Tensor grad_CV = chunk.exp_CV.mul_(chunk.sum_C1.reciprocal().mul_(options.gradient_scale));
-    grad_CV.scatter_add_(1, targets_C1,
-                         at::full({length, 1}, -options.gradient_scale, grad_CV.options()));
-    grad_CV = grad_CV.to(hidden_TD.scalar_type());
-    grad_hidden_ND.narrow(0, from, length).copy_(at::matmul(grad_CV, weight_VD));
-    if (grad_weight_VD.defined()) AddWeightGradient(grad_CV, hidden_CD, grad_weight_VD);
-  }
-  result.grad_hidden_TD = Scatter(rows, grad_hidden_ND, targets_T.size(0));
+  const TargetChunks chunks(hidden_TD, weight_VD, targets_T, options);
+  LinearCrossEntropyResult result{
+      .count = chunks.count(), .grad_hidden_TD = at::zeros(hidden_TD.sizes(), hidden_TD.options())};
+  chunks.ForEach([&](TargetChunks::Chunk chunk) {
+    at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
+    const SoftmaxTerms terms =
+        CrossEntropyCpu(chunk.logits_CV, chunk.targets_C,
+                        {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
+    result.loss_sum += SumLoss(terms, chunk.targets_C);
+    const at::Tensor grad_CD = at::mm(chunk.logits_CV, weight_VD);
+    result.grad_hidden_TD.index_copy_(0, chunk.index_C,
+                                      grad_CD.narrow(0, 0, chunk.index_C.size(0)));
+    if (grad_weight_VD.defined()) {
+      AddWeightGradient(chunk.logits_CV, chunk.hidden_CD, grad_weight_VD);
+    }
+  });
   return result;
+}
+
+SoftmaxTerms MergeSoftmaxTerms(const std::vector<SoftmaxTerms>& slices) {
+  TORCH_CHECK(!slices.empty(), "a vocabulary has at least one slice");
+  const at::NoGradGuard no_grad;
+  at::Tensor max_T = slices[0].max_T;
+  for (const SoftmaxTerms& slice : slices) max_T = at::maximum(max_T, slice.max_T);
+  SoftmaxTerms whole{max_T, at::zeros(max_T.sizes(), max_T.options()),
+                     at::zeros(max_T.sizes(), max_T.options())};
+  for (const SoftmaxTerms& slice : slices) {
+    whole.sum_T.addcmul_(slice.sum_T, at::sub(slice.max_T, max_T).exp_());
+    whole.target_T.add_(slice.target_T);
+  }
+  return whole;
+}
+
+double SumLoss(const SoftmaxTerms& whole, const at::Tensor& targets_T) {
+  return whole.max_T.scalar_type() == at::kDouble ? SumLossOf<double>(whole, targets_T)
+                                                  : SumLossOf<float>(whole, targets_T);
+}
+
+SliceLogits SliceForward(const at::Tensor& hidden_TD, const VocabularySlice& slice,
+                         const at::Tensor& targets_T, const LinearCrossEntropyOptions& options) {
+  const at::NoGradGuard no_grad;
+  CheckHead(hidden_TD, slice.weight_VD, targets_T, options);
+  SliceLogits mine{.logits_TV = at::mm(hidden_TD, slice.weight_VD.t()), .terms = {}};
+  mine.terms = CrossEntropyTermsCpu(mine.logits_TV, targets_T.contiguous(),
+                                    {.begin = slice.begin, .soft_cap = options.soft_cap});
+  return mine;
+}
+
+at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::Tensor& hidden_TD,
+                         const VocabularySlice& slice, const at::Tensor& targets_T,
+                         at::Tensor grad_weight_VD, const LinearCrossEntropyOptions& options) {
+  const at::NoGradGuard no_grad;
+  CrossEntropyGradientCpu(mine.logits_TV, targets_T.contiguous(), whole,
+                          {.begin = slice.begin,
+                           .soft_cap = options.soft_cap,
+                           .gradient_scale = options.gradient_scale});
+  if (grad_weight_VD.defined()) AddWeightGradient(mine.logits_TV, hidden_TD, grad_weight_VD);
+  return at::mm(mine.logits_TV, slice.weight_VD);
 }
 
 }  // namespace osler

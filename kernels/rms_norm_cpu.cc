@@ -1,51 +1,87 @@
 #include "kernels/rms_norm_cpu.h"
 
-#include <ATen/ops/add.h>
-#include <ATen/ops/mean.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/square.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "kernels/cpu_rows.h"
+#include "kernels/rms_norm_isa.h"
 
 namespace osler {
 namespace {
 
-at::ScalarType StatisticsType(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+const NormKernels& Kernels(const at::Tensor& x, CpuIsa isa) {
+  const auto i = static_cast<size_t>(ElementOf(x));
+  return SelectIsa(isa, portable::kNormKernels[i], avx2::kNormKernels[i], avx512::kNormKernels[i],
+                   avx512_bf16::kNormKernels[i], amx::kNormKernels[i]);
 }
 
-// What the normalised value is multiplied by, in the statistics' dtype.
-at::Tensor Gain(const at::Tensor& weight_D, NormStyle style, at::ScalarType dtype) {
-  const at::Tensor weight = weight_D.to(dtype);
-  return style == NormStyle::kGemma ? at::add(weight, 1) : weight;
+int64_t RowCount(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
+
+const void* DataOrNull(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }
+
+// With a defined sum, residual + x is normalised; with the residual alone, the result is added to
+// it.
+NormOutput Forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& sum,
+                   const at::Tensor& weight_D, const NormOptions& norm) {
+  const int64_t rows = RowCount(x), width = x.size(-1);
+  const at::Tensor gain = Gain(weight_D, norm.style, x);
+  NormOutput out{at::empty_like(x), at::empty({rows}, gain.options()), sum};
+  const NormForward in{.x = x.const_data_ptr(),
+                       .residual = DataOrNull(residual),
+                       .gain = gain.const_data_ptr(),
+                       .sum = sum.defined() ? sum.mutable_data_ptr() : nullptr,
+                       .y = out.y.mutable_data_ptr(),
+                       .inverse_rms = out.inverse_rms.mutable_data_ptr(),
+                       .width = width,
+                       .eps = norm.eps,
+                       .style = norm.style};
+  const NormKernels& kernels = Kernels(x, norm.isa);
+  ForRows(rows, width, [&](int64_t from, int64_t to) { kernels.forward(in, from, to); });
+  return out;
 }
 
 }  // namespace
 
-RmsNormOutput RmsNormForward(const at::Tensor& x, const at::Tensor& weight_D, double eps,
-                             NormStyle style) {
-  const at::ScalarType dtype = StatisticsType(x);
-  const at::Tensor wide = x.to(dtype);
-  const at::Tensor inverse_rms =
-      at::mean(at::square(wide), /*dim=*/-1, /*keepdim=*/true).add_(eps).rsqrt_();
-  at::Tensor y = at::mul(wide, inverse_rms);
-  if (style == NormStyle::kGemma)
-    return {y.mul_(Gain(weight_D, style, dtype)).to(x.scalar_type()), inverse_rms};
-  return {y.to(x.scalar_type()).mul_(weight_D), inverse_rms};
+NormOutput RmsNormForward(const at::Tensor& x, const at::Tensor& weight_D,
+                          const NormOptions& norm) {
+  return Forward(x, {}, {}, weight_D, norm);
 }
 
-// With n = x·r and g the gradient of n: ∂x = r (g − n mean(g n)).
-RmsNormGradients RmsNormBackward(const at::Tensor& grad, const at::Tensor& x,
-                                 const at::Tensor& weight_D, const at::Tensor& inverse_rms,
-                                 NormStyle style) {
-  const at::ScalarType dtype = inverse_rms.scalar_type();
-  const int64_t width = x.size(-1);
-  const at::Tensor wide = grad.to(dtype);
-  const at::Tensor normal = at::mul(x.to(dtype), inverse_rms);
-  at::Tensor product = at::mul(wide, normal);
-  const at::Tensor grad_weight = product.reshape({-1, width}).sum(0);
-  const at::Tensor gain = Gain(weight_D, style, dtype);
-  const at::Tensor mean = at::mean(product.mul_(gain), /*dim=*/-1, /*keepdim=*/true);
-  at::Tensor grad_x = at::mul(wide, gain).addcmul_(normal, mean, -1).mul_(inverse_rms);
-  return {grad_x.to(x.scalar_type()), grad_weight.to(weight_D.scalar_type())};
+NormOutput AddRmsNormForward(const at::Tensor& residual, const at::Tensor& x,
+                             const at::Tensor& weight_D, const NormOptions& norm) {
+  return Forward(x, residual, at::empty_like(x), weight_D, norm);
+}
+
+NormOutput RmsNormAddForward(const at::Tensor& residual, const at::Tensor& x,
+                             const at::Tensor& weight_D, const NormOptions& norm) {
+  return Forward(x, residual, {}, weight_D, norm);
+}
+
+NormGradients RmsNormBackward(const at::Tensor& grad, const at::Tensor& grad_sum,
+                              const NormInputs& inputs, WeightGradient weight_gradient,
+                              const NormOptions& norm) {
+  const at::Tensor& x = inputs.x;
+  const int64_t rows = RowCount(x), width = x.size(-1);
+  const at::Tensor gain = Gain(inputs.weight_D, norm.style, x);
+  NormGradients out{at::empty_like(x), {}};
+  const NormBackward in{.grad = grad.const_data_ptr(),
+                        .x = x.const_data_ptr(),
+                        .gain = gain.const_data_ptr(),
+                        .inverse_rms = inputs.inverse_rms.const_data_ptr(),
+                        .grad_sum = DataOrNull(grad_sum),
+                        .grad_x = out.x.mutable_data_ptr(),
+                        .width = width,
+                        .style = norm.style};
+  const NormKernels& kernels = Kernels(x, norm.isa);
+  if (weight_gradient == WeightGradient::kSkipped) {
+    ForRows(rows, width,
+            [&](int64_t from, int64_t to) { kernels.backward(in, nullptr, from, to); });
+    return out;
+  }
+  out.weight_D = SumOverRows(rows, width, x, [&](void* sum, int64_t from, int64_t to) {
+                   kernels.backward(in, sum, from, to);
+                 }).to(inputs.weight_D.scalar_type());
+  return out;
 }
 
 }  // namespace osler

@@ -4,11 +4,26 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <optional>
+
 namespace osler {
 
+// Which frequencies Llama 3 slows down: a frequency whose wavelength is at most
+// original_positions / high_factor keeps its value, one beyond original_positions / low_factor is
+// divided by RopeOptions::factor, and those between blend from the one to the other.
+struct Llama3Ramp {
+  double low_factor = 1, high_factor = 4;
+  int64_t original_positions = 8192;  // the context of pre-training
+};
+
+// Frequency i of a head of width D is theta^(-2i/D), then slowed down by `factor`: all alike
+// (linear scaling: as if positions were divided by it), or by a ramp over the frequencies. A
+// further ramp is another optional here and another function in rope.cc.
 struct RopeOptions {
   double theta = 10000;
-  double factor = 1;  // linear scaling: positions are divided by it
+  double factor = 1;
+  std::optional<Llama3Ramp> llama3 = std::nullopt;  // nullopt: linear
 };
 
 // fp32 tables of shape [T, D] (both halves filled), computed in fp32 like the reference

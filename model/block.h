@@ -12,6 +12,7 @@
 
 #include "kernels/interval_attention.h"
 #include "kernels/rope.h"
+#include "model/key_value_cache.h"
 #include "model/parameter_store.h"
 
 namespace osler {
@@ -24,6 +25,7 @@ struct SequenceInputs {
   at::Tensor positions_T;  // int64, restart at every document
   std::vector<MaskIntervals> masks;
   std::vector<RopeTables> ropes;
+  KeyValueCache* cache = nullptr;  // not owned; null: a token sees this pass's tokens only
 };
 
 // What flows from block to block. x_TD is undefined before the first block; it is the only

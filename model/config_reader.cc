@@ -55,6 +55,10 @@ const json* ConfigReader::Find(const char* key) const {
 
 bool ConfigReader::Has(const char* key) const { return Find(key) != nullptr; }
 
+bool ConfigReader::IsNull(const char* key) const {
+  return object_.contains(key) && object_[key].is_null();
+}
+
 void ConfigReader::Fail(const char* key, std::string_view message) {
   if (status_.ok())
     status_ = ConfigError(absl::StrCat(file_, ": \"", path_, key, "\" ", std::string(message)));

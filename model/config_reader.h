@@ -25,6 +25,8 @@ class ConfigReader {
   ConfigReader(const nlohmann::json& object, std::string file, std::string path);
 
   bool Has(const char* key) const;
+  // The key is there and null, which a family may tell from absent.
+  bool IsNull(const char* key) const;
   int64_t Int(const char* key, int64_t fallback, int64_t min, int64_t max);
   // PRE: fallback is allowed itself. `positive` numbers must be finite and > 0.
   double Positive(const char* key, double fallback);

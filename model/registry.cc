@@ -8,46 +8,35 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "model/config_reader.h"
+#include "model/decoder/decoder.h"
 #include "model/decoder/gemma3.h"
+#include "model/decoder/llama.h"
+#include "model/decoder/qwen.h"
 
 namespace osler {
 namespace {
 
-using Maker = absl::StatusOr<ModelSpec> (*)(ConfigReader& root);
-
-absl::StatusOr<ModelSpec> MakeText(ConfigReader& root) {
-  const bool tied = root.Bool("tie_word_embeddings", true);
-  if (!root.status().ok()) return root.status();
-  OSLER_ASSIGN_OR_RETURN(const Gemma3Config config, ReadGemma3Config(root, tied));
-  return MakeGemma3Spec(config);
-}
-
-absl::StatusOr<ModelSpec> MakeMultimodal(ConfigReader& root) {
-  const bool tied = root.Bool("tie_word_embeddings", true);
-  const ConfigReader text = root.Object("text_config");
-  if (!root.status().ok()) return root.status();
-  OSLER_ASSIGN_OR_RETURN(const Gemma3Config config, ReadGemma3Config(text, tied));
-  return MakeGemma3Spec(config);
-}
-
 struct Architecture {
   const char* name;
   const char* model_type;
-  Maker make;
+  absl::StatusOr<DecoderConfig> (*read)(ConfigReader& root);
 };
 constexpr Architecture kArchitectures[] = {
-    {"Gemma3ForCausalLM", "gemma3_text", MakeText},
-    {"Gemma3ForConditionalGeneration", "gemma3", MakeMultimodal},
+    {"Gemma3ForCausalLM", "gemma3_text", ReadGemma3Text},
+    {"Gemma3ForConditionalGeneration", "gemma3", ReadGemma3Multimodal},
+    {"LlamaForCausalLM", "llama", ReadLlama},
+    {"Qwen2ForCausalLM", "qwen2", ReadQwen2},
+    {"Qwen3ForCausalLM", "qwen3", ReadQwen3},
 };
 
-std::string Supported() {
-  return absl::StrJoin(
-      kArchitectures, ", ", [](std::string* out, const Architecture& architecture) {
-        absl::StrAppend(out, architecture.name, " (model_type ", architecture.model_type, ")");
-      });
-}
-
 }  // namespace
+
+std::vector<std::string> SupportedArchitectures() {
+  std::vector<std::string> names;
+  for (const Architecture& known : kArchitectures)
+    names.push_back(absl::StrCat(known.name, " (model_type ", known.model_type, ")"));
+  return names;
+}
 
 absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std::string& name) {
   OSLER_ASSIGN_OR_RETURN(const nlohmann::json json, ParseConfigJson(config_json, name));
@@ -60,11 +49,15 @@ absl::StatusOr<ModelSpec> ParseModelSpec(std::string_view config_json, const std
     // model_type.
     const bool named =
         std::find(architectures.begin(), architectures.end(), known.name) != architectures.end();
-    if (named || (architectures.empty() && model_type == known.model_type)) return known.make(root);
+    if (named || (architectures.empty() && model_type == known.model_type)) {
+      OSLER_ASSIGN_OR_RETURN(const DecoderConfig config, known.read(root));
+      return MakeDecoderSpec(config);
+    }
   }
-  return ConfigError(absl::StrCat(name, ": \"architectures\" [", absl::StrJoin(architectures, ", "),
-                                  "] with \"model_type\" \"", model_type,
-                                  "\" is not supported; supported: ", Supported()));
+  return ConfigError(absl::StrCat(
+      name, ": \"architectures\" [", absl::StrJoin(architectures, ", "), "] with \"model_type\" \"",
+      model_type,
+      "\" is not supported; supported: ", absl::StrJoin(SupportedArchitectures(), ", ")));
 }
 
 absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory) {

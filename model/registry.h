@@ -1,7 +1,7 @@
 // Model families by the architecture a config.json names.
 //
-// A family is its block maths, its parameters' names and shapes, and how those names are spelled in
-// checkpoints.
+// A family is its block maths, where its weights live on a mesh, and how its names are spelled in
+// checkpoints. docs/model.md says how one is added.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,21 @@
 #include "base/fs.h"
 #include "model/block.h"
 #include "model/parameter_store.h"
+#include "parallel/placement.h"
 
 namespace osler {
 
 struct ModelSpec {
-  std::string family;  // "gemma3_text"
+  std::string family;  // "gemma3_text", "llama", "qwen2", "qwen3"
   // Declares every parameter in `store` (values undefined) and returns the blocks over those slots.
   std::function<Model(ParameterStore& store)> build;
+  // Exactly one rule for every parameter that `build` declares.
+  PlacementRules placements;
   // The store's name for a tensor name found in a checkpoint, whatever its spelling; a tied head
   // that a file writes a second time is the embedding. nullopt for a tensor that is not part of the
   // text model (vision tower, projector).
   std::function<std::optional<std::string>(std::string_view tensor)> canonical_name;
-  // The value Gemma-style random initialisation gives a parameter: N(0, std²), or a constant where
-  // std is 0.
+  // The value random initialisation gives a parameter: N(0, std²), or a constant where std is 0.
   struct Init {
     double std = 0.02;
     double constant = 0;
@@ -35,6 +37,9 @@ struct ModelSpec {
   std::function<Init(std::string_view name)> init;
   int64_t vocab_size = 0;
 };
+
+// "Gemma3ForCausalLM (model_type gemma3_text)" and so on, for people.
+std::vector<std::string> SupportedArchitectures();
 
 // Reads DIR/config.json. Config errors name the file, the key and the supported architectures.
 absl::StatusOr<ModelSpec> LoadModelSpec(Fs& fs, const std::string& model_directory);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Osler against transformers' Trainer on this machine's CPU: the same 20M-parameter Gemma 3-style model on PubMedQA.
 #
-#   scripts/bench_cpu.sh [--dir DIR] [--samples DIR] [--no-setup] [--steps 8] [--rounds 2] [--batch 4]
+#   scripts/bench_cpu.sh [--dir DIR] [--samples DIR] [--no-setup] [--steps 8] [--rounds 2] [--batch 4] [--micro-batch 1]
 #                        [--sequence-length 768] [--precision fp32 bf16] [--threads N] [--variants …]
 #
 # Runs take turns, so that a machine that slows down slows all of them. scripts/bench/compare.py says how it measures,

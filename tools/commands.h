@@ -18,6 +18,7 @@ void AddInitCommand(CLI::App& app, Fs& fs, Action& action);
 void AddTrainCommand(CLI::App& app, Fs& fs, Action& action);
 void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action);
 void AddScoreCommand(CLI::App& app, Fs& fs, Action& action);
+void AddGenerateCommand(CLI::App& app, Fs& fs, Action& action);
 void AddExportCommand(CLI::App& app, Fs& fs, Action& action);
 void AddCheckpointCommand(CLI::App& app, Fs& fs, Action& action);  // inspect, verify
 void AddDoctorCommand(CLI::App& app, Fs& fs, Action& action);

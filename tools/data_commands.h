@@ -34,9 +34,11 @@ class StdoutLines {
   std::string buffer_;
 };
 
-// `osler data inspect DIR --order`: what a reader of the stream gets.
+// `osler data inspect DIR… --order`: what a reader of the stream gets.
 struct OrderFlags {
-  std::string path, model, long_records = "truncate";
+  std::vector<std::string> paths;
+  std::vector<double> weights;  // of the paths in the mixture; empty: 1 each
+  std::string model, long_records = "truncate";
   uint64_t seed = 0;
   int64_t epoch = 0, sequence_length = 512, readers = 1, reader = 0, from = 0, count = -1;
   bool no_shuffle = false, no_packing = false;

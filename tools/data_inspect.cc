@@ -3,6 +3,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_join.h"
 #include "base/errors.h"
@@ -22,7 +24,9 @@ constexpr char kMore[] =
     "--records: every clean record in source order, a JSON object a line on stdout.\n"
     "--order: the packs that reader R of N gets in an epoch, one {\"pack\", \"input_ids\"} a line; "
     "packs count from the\n"
-    "epoch's start over all readers, and reader R gets those with pack % N == R.\n"
+    "epoch's start over all readers, and reader R gets those with pack % N == R. Several paths are "
+    "mixed by --weights, as\n"
+    "data.train does.\n"
     "Example: osler data inspect shards/train --records | head -n 3\n"
     "Example: osler data inspect shards/train --order --model gemma-3-1b-it --seed 7 --readers 4 "
     "--reader 1 --count 8";
@@ -37,6 +41,8 @@ std::string RecordLine(const CleanRecord& record) {
   if (record.body().is_tokens()) {
     line["input_ids"] = record.body().input_ids;
     line["labels"] = record.body().labels;
+  } else if (record.body().kind() == RecordKind::kText) {
+    line["text"] = record.body().text;
   } else {
     Json messages = Json::array();
     for (const Message& message : record.body().messages) {
@@ -47,9 +53,18 @@ std::string RecordLine(const CleanRecord& record) {
   return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-absl::Status PrintRecords(Fs& fs, const std::string& path) {
+// Of all paths, in order.
+std::vector<std::string> AllDirectories(Fs& fs, const std::vector<std::string>& paths) {
+  std::vector<std::string> all;
+  for (const std::string& path : paths) {
+    for (std::string& directory : ShardDirectories(fs, path)) all.push_back(std::move(directory));
+  }
+  return all;
+}
+
+absl::Status PrintRecords(Fs& fs, const std::vector<std::string>& paths) {
   StdoutLines out;
-  for (const std::string& directory : ShardDirectories(fs, path)) {
+  for (const std::string& directory : AllDirectories(fs, paths)) {
     OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<ShardReader> reader,
                            ShardReader::Open(fs, directory));
     for (int64_t i = 0; i < reader->size(); ++i) {
@@ -61,21 +76,24 @@ absl::Status PrintRecords(Fs& fs, const std::string& path) {
   return out.Flush().status();
 }
 
-absl::Status PrintSummary(Fs& fs, const std::string& path) {
-  for (const std::string& directory : ShardDirectories(fs, path)) {
+absl::Status PrintSummary(Fs& fs, const std::vector<std::string>& paths) {
+  for (const std::string& directory : AllDirectories(fs, paths)) {
     OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<ShardReader> reader,
                            ShardReader::Open(fs, directory));
     const Certificate& certificate = reader->certificate();
-    int64_t tokens = 0, identifiers = 0;
-    for (int64_t i = 0; i < reader->size(); ++i) tokens += reader->is_tokens(i) ? 1 : 0;
+    int64_t tokens = 0, texts = 0, identifiers = 0;
+    for (int64_t i = 0; i < reader->size(); ++i) {
+      tokens += reader->kind(i) == RecordKind::kTokens ? 1 : 0;
+      texts += reader->kind(i) == RecordKind::kText ? 1 : 0;
+    }
     std::string by_rule;
     for (const auto& [rule, count] : certificate.identifiers) {
       identifiers += count;
       if (count > 0) by_rule += fmt::format(" · {} {}", rule, count);
     }
     LogInfo("{}", directory);
-    LogInfo("  records      {} ({} chat, {} token records) in {} shard file(s), {} bytes",
-            reader->size(), reader->size() - tokens, tokens, reader->shard_files(),
+    LogInfo("  records      {} ({} chat, {} text, {} token records) in {} shard file(s), {} bytes",
+            reader->size(), reader->size() - tokens - texts, texts, tokens, reader->shard_files(),
             reader->bytes());
     LogInfo("  data digest  {}", reader->digest());
     LogInfo("  certificate  profile {}, policy {}, osler {}, build {}", certificate.profile,
@@ -89,8 +107,8 @@ absl::Status PrintSummary(Fs& fs, const std::string& path) {
 }
 
 absl::Status Inspect(Fs& fs, const Flags& flags) {
-  if (flags.records) return PrintRecords(fs, flags.ordered.path);
-  return flags.order ? InspectOrder(fs, flags.ordered) : PrintSummary(fs, flags.ordered.path);
+  if (flags.records) return PrintRecords(fs, flags.ordered.paths);
+  return flags.order ? InspectOrder(fs, flags.ordered) : PrintSummary(fs, flags.ordered.paths);
 }
 
 void AddOrderFlags(CLI::App& command, OrderFlags& flags, CLI::Option* order) {
@@ -98,7 +116,8 @@ void AddOrderFlags(CLI::App& command, OrderFlags& flags, CLI::Option* order) {
     return command.add_option(name, value, what)->needs(order);
   };
   constexpr double kLargest = 9e15;
-  add("--model", flags.model, "model directory: needed for chat records");
+  add("--model", flags.model, "model directory: needed for chat and text records");
+  add("--weights", flags.weights, "of the paths, separated by commas (1 each)")->delimiter(',');
   add("--seed", flags.seed, "train.seed of the run");
   add("--epoch", flags.epoch, "from 0")->check(CLI::Range(0.0, kLargest));
   add("--sequence-length", flags.sequence_length, "ids in a pack (512)")
@@ -121,7 +140,7 @@ void AddDataInspect(CLI::App& data, Fs& fs, Action& action) {
   command->footer(kMore);
   auto flags = std::make_shared<Flags>();
   command
-      ->add_option("path", flags->ordered.path, "a build's output, or one of its shard directories")
+      ->add_option("paths", flags->ordered.paths, "builds' outputs, or shard directories of theirs")
       ->required();
   CLI::Option* records = command->add_flag("--records", flags->records, "print the records");
   CLI::Option* order =

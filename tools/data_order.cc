@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/errors.h"
 #include "base/status_macros.h"
@@ -26,6 +27,17 @@ StreamOptions OptionsOf(const OrderFlags& flags, int threads) {
   return options;
 }
 
+absl::StatusOr<std::vector<StreamSource>> SourcesOf(Fs& fs, const OrderFlags& flags) {
+  if (!flags.weights.empty() && flags.weights.size() != flags.paths.size())
+    return ConfigError("--weights must have one number for each path");
+  std::vector<StreamSource> sources;
+  for (size_t i = 0; i < flags.paths.size(); ++i) {
+    sources.push_back({ShardDirectories(fs, flags.paths[i]).front(),
+                       flags.weights.empty() ? 1.0 : flags.weights[i]});
+  }
+  return sources;
+}
+
 absl::Status PrintPacks(PackStream& stream, int64_t first, int64_t end) {
   StdoutLines out;
   for (;;) {
@@ -45,9 +57,9 @@ absl::Status InspectOrder(Fs& fs, const OrderFlags& flags) {
   const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<RecordEncoder> encoder,
                          RecordEncoder::Create(fs, flags.model));
-  const std::string directory = ShardDirectories(fs, flags.path).front();
+  OSLER_ASSIGN_OR_RETURN(const std::vector<StreamSource> sources, SourcesOf(fs, flags));
   OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<DataSet> data,
-                         DataSet::Open(fs, {{directory, 1.0}}, *encoder, threads));
+                         DataSet::Open(fs, sources, *encoder, threads));
 
   StreamOptions options = OptionsOf(flags, threads);
   OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<PackStream> all, PackStream::Open(*data, options));

@@ -34,6 +34,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
+#include "model/registry.h"
 #include "parallel/launch.h"
 #include "parallel/mpi/mpi_communicator.h"
 #include "tools/commands.h"
@@ -107,6 +108,8 @@ void Versions(Findings& out) {
     libraries.push_back(absl::StrCat(name, " ", versions[name].get<std::string>()));
   }
   out.Ok("libraries", absl::StrJoin(libraries, ", "));
+  out.facts()["architectures"] = SupportedArchitectures();
+  out.Ok("models", absl::StrJoin(SupportedArchitectures(), ", "));
 }
 
 // The value of the first "key : value" line of a /proc file; empty if there is none.

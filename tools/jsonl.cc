@@ -34,6 +34,34 @@ absl::Status ForEachJsonLine(
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<int32_t>> ReadIds(const nlohmann::json& values) {
+  std::vector<int32_t> ids;
+  bool good = values.is_array();
+  for (size_t i = 0; good && i < values.size(); ++i) {
+    good = values[i].is_number_integer() && values[i] >= 0 && values[i] <= INT32_MAX;
+    if (good) ids.push_back(values[i].get<int32_t>());
+  }
+  if (!good) return DataError("\"input_ids\" must be a list of integers from 0");
+  return ids;
+}
+
+absl::StatusOr<std::vector<Message>> ReadMessages(const nlohmann::json& values) {
+  if (!values.is_array()) return DataError("\"messages\" must be a list");
+  std::vector<Message> messages;
+  for (const nlohmann::json& item : values) {
+    const auto text = [&](const char* key) {
+      return item.is_object() && item.contains(key) && item[key].is_string();
+    };
+    if (!text("role") || !text("content")) {
+      return DataError(
+          absl::StrCat("message ", messages.size() + 1,
+                       ": must be an object with \"role\" and \"content\", both strings"));
+    }
+    messages.push_back({item["role"].get<std::string>(), item["content"].get<std::string>()});
+  }
+  return messages;
+}
+
 absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(Fs& fs, const std::string& path) {
   auto file = fs.Open(path + ".tmp", OpenMode::kTruncate);
   if (!file.ok()) return Reclassify(file.status(), ExitCode::kConfig);

@@ -5,11 +5,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fs.h"
+#include "data/record.h"
 
 namespace osler {
 
@@ -19,6 +21,11 @@ namespace osler {
 absl::Status ForEachJsonLine(
     Fs& fs, const std::string& path,
     absl::FunctionRef<absl::Status(const nlohmann::json& line, int64_t number)> visit);
+
+// Values of a line: "input_ids", a list of integers from 0, and "messages", a list of objects with
+// "role" and "content". Data errors.
+absl::StatusOr<std::vector<int32_t>> ReadIds(const nlohmann::json& values);
+absl::StatusOr<std::vector<Message>> ReadMessages(const nlohmann::json& values);
 
 // A file that appears under its name only when Commit succeeds; until then, and after a failure, an
 // older file of that name stays.

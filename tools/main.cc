@@ -42,6 +42,7 @@ int Main(int argc, char** argv) {
   AddTrainCommand(app, *fs, action);
   AddTokenizeCommand(app, *fs, action);
   AddScoreCommand(app, *fs, action);
+  AddGenerateCommand(app, *fs, action);
   AddExportCommand(app, *fs, action);
   AddCheckpointCommand(app, *fs, action);
   AddDoctorCommand(app, *fs, action);

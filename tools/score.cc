@@ -82,17 +82,6 @@ class ScoreJob {
     return all;
   }
 
-  static absl::StatusOr<std::vector<int32_t>> ReadIds(const nlohmann::json& values) {
-    std::vector<int32_t> ids;
-    bool good = values.is_array();
-    for (size_t i = 0; good && i < values.size(); ++i) {
-      good = values[i].is_number_integer() && values[i] >= 0 && values[i] <= INT32_MAX;
-      if (good) ids.push_back(values[i].get<int32_t>());
-    }
-    if (!good) return DataError("\"input_ids\" must be a list of integers from 0");
-    return ids;
-  }
-
   Fs& fs_;
   const ScoreFlags& flags_;
   Scorer& scorer_;

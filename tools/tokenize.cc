@@ -27,6 +27,9 @@ constexpr char kMore[] =
     "Input, one JSON object a line:\n"
     "  {\"text\": \"…\"}             gets the tokenizer's own special tokens; mask 0 only for "
     "those before the text\n"
+    "                            (with \"add_eos\": true what a text record is in training: "
+    "eos_token "
+    "ends it)\n"
     "  {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …], \"add_generation_prompt\": "
     "false}\n"
     "                            gets only what the chat template writes; mask 1 for the "
@@ -38,24 +41,7 @@ struct Flags {
   std::string model, input, output;
 };
 
-absl::StatusOr<std::vector<Message>> ReadMessages(const Json& list) {
-  if (!list.is_array()) return DataError("\"messages\" must be a list");
-  std::vector<Message> messages;
-  for (const Json& item : list) {
-    const auto text = [&](const char* key) {
-      return item.is_object() && item.contains(key) && item[key].is_string();
-    };
-    if (!text("role") || !text("content")) {
-      return DataError(
-          absl::StrCat("message ", messages.size() + 1,
-                       ": must be an object with \"role\" and \"content\", both strings"));
-    }
-    messages.push_back({item["role"].get<std::string>(), item["content"].get<std::string>()});
-  }
-  return messages;
-}
-
-absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const Json& text) {
+absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const nlohmann::json& text) {
   if (!text.is_string()) return DataError("\"text\" must be a string");
   const std::string& bytes = text.get_ref<const std::string&>();
   if (static_cast<int64_t>(bytes.size()) > kMaxTextBytes)
@@ -68,15 +54,19 @@ absl::StatusOr<EncodedRecord> EncodeText(const RecordEncoder& encoder, const Jso
 }
 
 absl::StatusOr<EncodedRecord> EncodeLine(const RecordEncoder& encoder, std::string_view line) {
-  const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (record.is_discarded()) return DataError("not valid JSON");
   if (!record.is_object()) return DataError("must be a JSON object");
   if (record.contains("text") == record.contains("messages")) {
     return DataError("must have either \"text\" or \"messages\"");
   }
+  const Json add_eos = record.value("add_eos", Json(false));
+  if (!add_eos.is_boolean()) return DataError("\"add_eos\" must be true or false");
+  if (record.contains("text") && record["text"].is_string() && add_eos.get<bool>())
+    return encoder.EncodeText(record["text"].get_ref<const std::string&>());
   if (record.contains("text")) return EncodeText(encoder, record["text"]);
   OSLER_ASSIGN_OR_RETURN(const std::vector<Message> messages, ReadMessages(record["messages"]));
-  const Json prompt = record.value("add_generation_prompt", Json(false));
+  const auto prompt = record.value("add_generation_prompt", nlohmann::json(false));
   if (!prompt.is_boolean()) return DataError("\"add_generation_prompt\" must be true or false");
   return encoder.EncodeMessages(messages, prompt.get<bool>());
 }

@@ -16,6 +16,9 @@ namespace {
 
 constexpr int64_t kChunkTokens =
     512;  // of logits held at once; the kernel lowers it for large vocabularies
+// Micro-batches are filled up to a multiple of this many tokens: oneDNN compiles its bf16 products
+// anew for every length, and packs are a few tokens short of full, each another few.
+constexpr size_t kTokenMultiple = 64;
 
 // Calls visit(position in the pack, label) for every loss target: documents' first tokens follow
 // nothing.
@@ -55,8 +58,14 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs) {
     });
   }
   batch.tokens = static_cast<int64_t>(tokens.size());
+  if (const size_t spare = tokens.size() % kTokenMultiple; spare != 0) {
+    doc_starts.push_back(static_cast<int32_t>(tokens.size()));
+    tokens.resize(tokens.size() + kTokenMultiple - spare);
+    targets.resize(tokens.size(), kIgnore);
+  }
   batch.inputs = model.PrepareInputs(tokens, doc_starts);
-  batch.targets_T = at::from_blob(targets.data(), {batch.tokens}, at::kLong).clone();
+  batch.targets_T =
+      at::from_blob(targets.data(), {static_cast<int64_t>(targets.size())}, at::kLong).clone();
   return batch;
 }
 

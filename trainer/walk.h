@@ -23,12 +23,13 @@ namespace osler {
 // when going back.
 enum class RecomputeMode { kNone, kFull };
 
-// Packs joined into one run of T tokens; documents never see each other.
+// Packs joined into one run of T tokens; documents never see each other. A last document of id 0
+// without targets may fill the run up: it adds nothing to loss and gradients.
 struct MicroBatch {
   SequenceInputs inputs;
   at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where
                          // none counts
-  int64_t tokens = 0;
+  int64_t tokens = 0;    // of the packs
   int64_t target_tokens = 0;
 };
 MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs);

@@ -24,17 +24,13 @@ namespace {
 // Of what lies outside the rule table: shadow, known identifiers, merging, codes.
 constexpr int kGateVersion = 1;
 
-absl::Status At(const Origin& origin, const absl::Status& status) {
-  return Annotate(status, absl::StrCat(origin.file, ":", origin.line));
-}
-
 // What a body must hold whatever made the record.
 absl::Status CheckBody(const RawRecord& raw) {
   const RecordBody& body = raw.body;
-  if (body.is_tokens() && !body.messages.empty())
-    return DataError("record has both messages and input_ids");
-  if (!body.is_tokens() && body.messages.empty())
-    return DataError("record has neither messages nor input_ids");
+  const int kinds = (body.messages.empty() ? 0 : 1) + (body.input_ids.empty() ? 0 : 1) +
+                    (body.text.empty() ? 0 : 1);
+  if (kinds > 1) return DataError("record has more than one of messages, input_ids and text");
+  if (kinds == 0) return DataError("record has neither messages nor input_ids nor text");
   if (!body.is_tokens()) return absl::OkStatus();
   if (body.labels.size() != body.input_ids.size())
     return DataError("labels and input_ids differ in length");
@@ -61,12 +57,17 @@ absl::Status Redact(RawRecord& raw, Redactor& redactor, RuleCounts& found) {
   if (raw.trusted) return absl::OkStatus();
   OSLER_ASSIGN_OR_RETURN(const KnownMatcher known,
                          KnownMatcher::Create(raw.known, {raw.id, raw.subject}));
+  const auto redact = [&](std::string& text) -> absl::Status {
+    OSLER_ASSIGN_OR_RETURN(RedactedText redacted, redactor.Redact(text, known));
+    text = std::move(redacted.text);
+    for (const auto& [rule, count] : redacted.counts) found[rule] += count;
+    return absl::OkStatus();
+  };
+  if (!raw.body.text.empty()) return Annotate(redact(raw.body.text), "text");
   std::vector<Message>& messages = raw.body.messages;
   for (size_t i = 0; i < messages.size(); ++i) {
-    auto redacted = redactor.Redact(messages[i].content, known);
-    if (!redacted.ok()) return Annotate(redacted.status(), absl::StrCat("message ", i + 1));
-    messages[i].content = std::move(redacted->text);
-    for (const auto& [rule, count] : redacted->counts) found[rule] += count;
+    if (absl::Status status = redact(messages[i].content); !status.ok())
+      return Annotate(status, absl::StrCat("message ", i + 1));
   }
   return absl::OkStatus();
 }
@@ -118,7 +119,7 @@ std::vector<absl::StatusOr<CleanRecord>> DeidGate::PassAll(std::vector<RawRecord
   results.reserve(raws.size());
   for (size_t i = 0; i < raws.size(); ++i) {
     if (!verdicts[i].ok()) {
-      results.push_back(At(raws[i].origin, verdicts[i]));
+      results.push_back(Annotate(verdicts[i], PlaceOf(raws[i].origin)));
     } else {
       results.push_back(Admit(std::move(raws[i]), found[i]));
     }

@@ -1,41 +1,19 @@
-// A JSON Lines file read from a mapping, one strict document a line.
+// JSON Lines: one strict document a line (data/sources/record_json.h).
 //
-// A byte order mark at the start, CRLF line ends and empty lines at the end of the file are
-// tolerated; an empty line elsewhere and a line of more than 256 MiB are rejected. Not thread-safe.
+// CRLF line ends and empty lines at the end of the file are tolerated; an empty line elsewhere and
+// a line of more than 256 MiB are rejected.
 #pragma once
 
-#include <cstdint>
-#include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
-#include <string>
-#include <string_view>
+#include <utility>
 
-#include "absl/status/statusor.h"
-#include "base/fs.h"
-#include "data/record.h"
+#include "data/sources/row_reader.h"
 
 namespace osler {
 
-inline constexpr size_t kMaxLineBytes = size_t{256} << 20;
-
-class JsonLines {
+class JsonLines : public RowReader {
  public:
-  static absl::StatusOr<JsonLines> Open(Fs& fs, const std::string& path);
-
-  // The next line's document; nullopt at the end. After an error (data/sources/reject.h) it stands
-  // behind the line.
-  absl::StatusOr<std::optional<nlohmann::json>> Next();
-  // Of the line that Next() read last.
-  const Origin& origin() const { return origin_; }
-  int64_t position() const { return static_cast<int64_t>(at_); }
-  int64_t size() const { return static_cast<int64_t>(file_->data().size()); }
-
- private:
-  JsonLines(std::shared_ptr<const MappedFile> file, std::string path);
-  std::shared_ptr<const MappedFile> file_;
-  size_t at_ = 0;
-  Origin origin_;
+  explicit JsonLines(TextFile file) : RowReader(std::move(file)) {}
+  absl::StatusOr<std::optional<nlohmann::json>> Next() override;
 };
 
 }  // namespace osler

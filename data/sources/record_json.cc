@@ -1,13 +1,13 @@
 #include "data/sources/record_json.h"
 
-#include <utf8proc.h>
-
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "data/sources/reject.h"
+#include "data/sources/text_file.h"
 
 namespace osler {
 namespace {
@@ -71,24 +71,24 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ParseRecordJson(std::string_view line) {
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(line.data());
-  for (size_t at = 0; at < line.size();) {
-    if (bytes[at] < 0x80) {
-      ++at;
-      continue;
-    }
-    utf8proc_int32_t c = 0;
-    const auto n =
-        utf8proc_iterate(bytes + at, static_cast<utf8proc_ssize_t>(line.size() - at), &c);
-    if (n <= 0) return DataError(absl::StrCat("not UTF-8 at byte ", at + 1));
-    at += static_cast<size_t>(n);
-  }
+absl::StatusOr<nlohmann::json> ParseRecordJson(std::string_view text) {
+  if (const auto at = FirstNotUtf8(text); at.has_value())
+    return DataError(absl::StrCat("not UTF-8 at byte ", *at + 1));
+  // The parser takes a NUL for the end of the text.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos)
+    return DataError(absl::StrCat("malformed JSON at byte ", nul + 1));
   StrictBuilder builder;
-  if (!Json::sax_parse(line.begin(), line.end(), &builder)) {
+  if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
     return DataError(builder.why().empty() ? "malformed JSON" : builder.why());
   }
   return builder.TakeRoot();
+}
+
+absl::StatusOr<nlohmann::json> ParseRow(std::string_view text, const Origin& origin) {
+  auto document = ParseRecordJson(text);
+  if (document.ok()) return document;
+  const absl::string_view why = document.status().message();
+  return Reject(origin, kMalformed, std::string_view(why.data(), why.size()));
 }
 
 }  // namespace osler

@@ -1,7 +1,6 @@
 #include "data/sources/reject.h"
 
 #include "absl/strings/cord.h"
-#include "absl/strings/str_cat.h"
 #include "base/errors.h"
 
 namespace osler {
@@ -12,7 +11,7 @@ constexpr char kPayload[] = "osler/reject_reason";
 }  // namespace
 
 absl::Status Reject(const Origin& origin, std::string_view reason, std::string_view why) {
-  std::string message = absl::StrCat(origin.file, ":", origin.line, ": ");
+  std::string message = PlaceOf(origin) + ": ";
   message += why;
   return WithReason(DataError(message), reason);
 }

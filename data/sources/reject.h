@@ -11,13 +11,13 @@ namespace osler {
 
 // Classes, as they stand in report.json.
 inline constexpr std::string_view kMalformed =
-    "malformed";  // not JSON, not UTF-8, too long, too deep
+    "malformed";  // no JSON or CSV, not UTF-8, too long, too deep
 inline constexpr std::string_view kWrongShape =
-    "wrong_shape";                                          // JSON, but not a record of this format
-inline constexpr std::string_view kNoTarget = "no_target";  // nothing to learn from
+    "wrong_shape";  // readable, but not a record as asked for
+inline constexpr std::string_view kNoTarget = "no_target";       // nothing to learn from
 inline constexpr std::string_view kRefused = "refused_by_gate";  // the gate could not vouch for it
 
-// "FILE:LINE: why", never record text.
+// "FILE:LINE: why" (PlaceOf), never record text.
 absl::Status Reject(const Origin& origin, std::string_view reason, std::string_view why);
 absl::Status WithReason(absl::Status status, std::string_view reason);
 // The class of a rejected record; empty for an error that is not about one record (a file that

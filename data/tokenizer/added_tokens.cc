@@ -181,6 +181,11 @@ int32_t AddedTokens::IdOf(std::string_view content) const {
   return found == by_content_.end() ? -1 : tokens_[found->second].id;
 }
 
+bool AddedTokens::IsSpecial(int64_t id) const {
+  const auto found = by_id_.find(id);
+  return found != by_id_.end() && tokens_[found->second].special;
+}
+
 const std::string* AddedTokens::TextOf(int64_t id) const {
   const auto found = by_id_.find(id);
   return found == by_id_.end() ? nullptr : &tokens_[found->second].text;

@@ -58,6 +58,7 @@ class AddedTokens {
   // What decoders see of an added token: its content, normalised if it is matched so (`tokenizers`
   // 0.23). Null if none.
   const std::string* TextOf(int64_t id) const;
+  bool IsSpecial(int64_t id) const;
   int64_t id_bound() const { return id_bound_; }
 
  private:

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "data/tokenizer/jinja.h"
 #include "data/tokenizer/json_part.h"
+#include "data/tokenizer/special_tokens.h"
 #include "data/tokenizer/unicode.h"
 
 namespace osler {
@@ -24,15 +25,6 @@ absl::StatusOr<std::string> ReadConfigFile(Fs& fs, const std::string& path) {
   auto text = fs.ReadFile(path);
   if (!text.ok()) return Reclassify(text.status(), ExitCode::kConfig);
   return *std::move(text);
-}
-
-// The file's object, or an empty one if the file is absent.
-absl::StatusOr<Json> ReadConfigObject(Fs& fs, const std::string& path) {
-  if (!fs.Exists(path)) return Json::object();
-  OSLER_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(fs, path));
-  OSLER_ASSIGN_OR_RETURN(Json object, ParseJson(text, path));
-  if (!object.is_object()) return ConfigError(absl::StrCat(path, ": must be a JSON object"));
-  return object;
 }
 
 // "chat_template" is a text, or a list of named ones of which "default" is meant.
@@ -66,17 +58,6 @@ absl::StatusOr<Source> FindTemplate(Fs& fs, const std::string& directory, const 
                    " has no chat template (neither chat_template.jinja nor \"chat_template\" "
                    "in tokenizer_config.json): messages cannot be turned into text; use an "
                    "instruction-tuned model's directory or copy its chat_template.jinja"));
-}
-
-// A special token's text: "x" or {"content": "x", …}; empty if absent.
-std::string TokenText(const Json& config, const std::string& name) {
-  if (!config.contains(name)) return "";
-  const Json& token = config[name];
-  if (token.is_string()) return token.get<std::string>();
-  if (token.is_object() && token.contains("content") && token["content"].is_string()) {
-    return token["content"].get<std::string>();
-  }
-  return "";
 }
 
 class GemmaTemplate : public ChatTemplate {

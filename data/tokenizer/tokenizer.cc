@@ -141,6 +141,8 @@ int64_t Tokenizer::vocab_size() const {
   return std::max(state_->model.id_bound(), state_->added.id_bound());
 }
 
+bool Tokenizer::IsSpecial(int32_t id) const { return state_->added.IsSpecial(id); }
+
 int32_t Tokenizer::IdOf(std::string_view token) const {
   const int32_t id = state_->added.IdOf(token);
   return id >= 0 ? id : state_->model.IdOf(token);

@@ -53,6 +53,8 @@ class Tokenizer {
   int64_t vocab_size() const;  // largest id + 1
   // The id of a token's exact text, or -1.
   int32_t IdOf(std::string_view token) const;
+  // An added token marked special, which transformers' decode leaves out with skip_special_tokens.
+  bool IsSpecial(int32_t id) const;
   const std::string& digest() const;  // SHA-256 of tokenizer.json
 
  private:

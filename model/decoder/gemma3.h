@@ -2,23 +2,18 @@
 // text half.
 //
 // Pre- and post-norms around attention and MLP, RMS norms of query and key before RoPE, grouped
-// keys, tanh-GELU gate, five local layers to one global. Parameters carry the names of Hugging
-// Face's Gemma3ForCausalLM.
+// keys, tanh-GELU gate, five local layers to one global.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <string_view>
-
-#include "model/decoder/gemma3_config.h"
-#include "model/registry.h"
+#include "absl/status/statusor.h"
+#include "model/config_reader.h"
+#include "model/decoder/decoder_config.h"
 
 namespace osler {
 
-ModelSpec MakeGemma3Spec(const Gemma3Config& config);
-
-// The Gemma3ForCausalLM name of a tensor in any of the spellings of text-only and multimodal
-// checkpoints (docs/model.md); nullopt for the vision half and for a tied head's copy.
-std::optional<std::string> Gemma3CanonicalName(std::string_view tensor, bool tied_head);
+// Gemma3ForCausalLM.
+absl::StatusOr<DecoderConfig> ReadGemma3Text(ConfigReader& root);
+// The text half of Gemma3ForConditionalGeneration: keys stand in text_config, the tie at the root.
+absl::StatusOr<DecoderConfig> ReadGemma3Multimodal(ConfigReader& root);
 
 }  // namespace osler

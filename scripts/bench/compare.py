@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Runs Osler and transformers' Trainer in turns on the same model and records, and compares them from outside.
 
-    compare.py --dir DIR --osler BIN [--steps 8] [--rounds 2] [--batch 4] [--sequence-length 768]
+    compare.py --dir DIR --osler BIN [--steps 8] [--rounds 2] [--batch 4] [--micro-batch 1] [--sequence-length 768]
                [--precision fp32 bf16] [--threads N]
 
 DIR holds model/, shards/train and clean.jsonl as scripts/bench_cpu.sh made them. Every run is watched in one way:
 a step is over when its line appears in the run's log/metrics.jsonl (looked at every 5 ms); its useful tokens
 are the line's "tokens"; peak RSS is the kernel's for the process; time to the first step counts from exec.
-Throughput leaves out the first two steps. Writes DIR/result.json; prints a table with ratios.
+Throughput leaves out the first two steps. The share of GEMM is the rate of the useful weight products (forward and
+backward; the head's for target tokens only; attention left out) over the rate of one large product on the same threads
+(`osler doctor`). Writes DIR/result.json; prints a table with ratios.
 """
 import argparse
 import json
@@ -39,7 +41,7 @@ def command(args, variant, precision, output):
 model: {{path: model}}
 data: {{train: [{{path: shards/train}}], sequence_length: {args.sequence_length}, packing: true, shuffle: true}}
 mesh: {{data: 1}}
-train: {{steps: {args.steps}, global_batch: {args.batch}, micro_batch: {args.batch}, precision: {precision}, seed: 1, output: {output}}}
+train: {{steps: {args.steps}, global_batch: {args.batch}, micro_batch: {args.micro_batch}, precision: {precision}, seed: 1, output: {output}}}
 optimizer: {{type: adamw, lr: 1.0e-4, betas: [0.9, 0.95], eps: 1.0e-8, weight_decay: 0.1, clip_norm: 1.0}}
 schedule: {{type: cosine, warmup_steps: 2, min_lr_ratio: 0.0}}
 checkpoint: {{every_steps: 0, keep: 1}}
@@ -48,8 +50,8 @@ checkpoint: {{every_steps: 0, keep: 1}}
 
 
 def watch(process, metrics, steps, begin):
-    """(finish time of each step, useful tokens of each step), in seconds from exec. Reaps the process."""
-    times, tokens, offset = [], [], 0
+    """(finish time of each step in seconds from exec, its log line, peak RSS in MiB). Reaps the process."""
+    times, lines, offset = [], [], 0
     while True:
         done, status, usage = os.wait4(process.pid, os.WNOHANG)
         if metrics.exists():
@@ -58,13 +60,29 @@ def watch(process, metrics, steps, begin):
             now = time.monotonic() - begin
             for line in data[offset:whole].splitlines():
                 times.append(now)
-                tokens.append(json.loads(line)["tokens"])
+                lines.append(json.loads(line))
             offset = max(offset, whole)
         if done:
             process.returncode = os.waitstatus_to_exitcode(status)
             break
         time.sleep(0.005)
-    return times, tokens, usage.ru_maxrss / 1024
+    return times, lines, usage.ru_maxrss / 1024
+
+
+def weight_flops(lines):
+    """Multiply-adds ×2 of the weight matrices over these steps: forward, and twice that for both gradients."""
+    config = json.loads(pathlib.Path("model/config.json").read_text())
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    heads = (config["num_attention_heads"] * 2 + config["num_key_value_heads"] * 2) * config["head_dim"]
+    layers = config["num_hidden_layers"] * (heads * hidden + 3 * hidden * wide)
+    head = config["vocab_size"] * hidden
+    return 6 * sum(layers * line["tokens"] + head * line["target_tokens"] for line in lines)
+
+
+def gemm_rates(args):
+    out = subprocess.run([args.osler, "doctor", "--json"], env=dict(os.environ, OMP_NUM_THREADS=str(args.threads)),
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+    return {precision: rate * 1e9 for precision, rate in json.loads(out)["gemm_gflops"].items()}
 
 
 def run(args, variant, precision, number):
@@ -77,19 +95,22 @@ def run(args, variant, precision, number):
         begin = time.monotonic()
         process = subprocess.Popen(command(args, variant, precision, output), env=environment, stdout=log, stderr=log,
                                    stdin=subprocess.DEVNULL)
-        times, tokens, rss = watch(process, output / "log/metrics.jsonl", args.steps, begin)
+        times, lines, rss = watch(process, output / "log/metrics.jsonl", args.steps, begin)
     if process.returncode != 0 or len(times) != args.steps:
         tail = pathlib.Path(f"{output}.log").read_text()[-2000:]
         sys.exit(f"bench: {variant} {precision} ended with {process.returncode} after {len(times)} steps:\n{tail}")
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    useful = sum(tokens[WARMUP:]) / (times[-1] - times[WARMUP - 1])
-    return {"variant": variant, "precision": precision, "round": number, "tokens_per_s": useful, "peak_rss_mib": rss,
-            "first_step_s": times[0], "tokens_per_step": statistics.fmean(tokens[WARMUP:])}
+    counted, seconds = lines[WARMUP:], times[-1] - times[WARMUP - 1]
+    return {"variant": variant, "precision": precision, "round": number, "peak_rss_mib": rss, "first_step_s": times[0],
+            "tokens_per_s": sum(line["tokens"] for line in counted) / seconds,
+            "tokens_per_step": statistics.fmean(line["tokens"] for line in counted),
+            "gemm_percent": 100 * weight_flops(counted) / seconds / args.gemm[precision]}
 
 
 def table(results, precisions):
     columns = [("useful tokens/s", "tokens_per_s", "{:,.0f}"), ("peak RSS MiB", "peak_rss_mib", "{:,.0f}"),
-               ("exec to first step s", "first_step_s", "{:.2f}"), ("tokens a step", "tokens_per_step", "{:,.0f}")]
+               ("exec to first step s", "first_step_s", "{:.2f}"), ("tokens a step", "tokens_per_step", "{:,.0f}"),
+               ("% of GEMM", "gemm_percent", "{:.0f}")]
     rows, summary = [], {}
     for precision in precisions:
         for variant in VARIANTS:
@@ -123,6 +144,7 @@ def main():
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--micro-batch", type=int, default=1, help="Osler's; does not change its results")
     parser.add_argument("--sequence-length", type=int, default=768)
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
@@ -132,6 +154,7 @@ def main():
         parser.error(f"--steps must be more than {WARMUP}")
     args.osler = str(pathlib.Path(args.osler).resolve())
     os.chdir(args.dir)
+    args.gemm = gemm_rates(args)
     results = []
     for number in range(args.rounds):
         for precision in args.precision:
@@ -142,11 +165,12 @@ def main():
                       f"{result['peak_rss_mib']:,.0f} MiB, first step after {result['first_step_s']:.2f} s",
                       file=sys.stderr, flush=True)
     print(f"\nmedian of {args.rounds} rounds; {args.threads} threads, {cpu_name()}; {args.steps} steps of "
-          f"{args.batch} sequences of {args.sequence_length}")
+          f"{args.batch} sequences of {args.sequence_length}; one large product: "
+          + ", ".join(f"{args.gemm[p] / 1e9:,.0f} GFLOP/s {p}" for p in args.precision))
     summary = table(results, args.precision)
     pathlib.Path("result.json").write_text(json.dumps(
         {"cpu": cpu_name(), "threads": args.threads, "steps": args.steps, "batch": args.batch,
-         "sequence_length": args.sequence_length, "rounds": results, "median": summary}, indent=1) + "\n")
+         "micro_batch": args.micro_batch, "gemm_flops": args.gemm, "sequence_length": args.sequence_length, "rounds": results, "median": summary}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

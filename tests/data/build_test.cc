@@ -165,6 +165,30 @@ TEST_F(Build, BadRecordsStopOrAreCounted) {
   EXPECT_EQ(json["splits"]["train"]["records"], 2);
 }
 
+TEST_F(Build, MappedRecordsFollowTheSamePolicies) {
+  Write("in.jsonl", "who,q,a\nzoe,\"Zoe-77123\nhere?\",Yes\nadam,b\nzoe,c,\nbert,d,No\n");
+  const std::string map =
+      R"(, subject: "{who}-77123", prompt: "{q}", completion: "{a}", known: {id: [who]})";
+  EXPECT_THAT(Run(map, "", nullptr, "csv"),
+              Fails(ExitCode::kData, AllOf(HasSubstr("in.jsonl:4: the row has 2 cells"),
+                                           HasSubstr("on_error: skip"))));
+  ASSERT_OK_AND_ASSIGN(const BuildReport report,
+                       Run(map + ", on_error: skip", "split: {validation: 0.5}\n", nullptr, "csv"));
+  const SourceReport& source = report.sources[0];
+  EXPECT_EQ(source.records, 4);
+  EXPECT_EQ(source.kept, 2);
+  EXPECT_EQ(source.skipped.at("wrong_shape").first_lines, (std::vector<int64_t>{4, 5}));
+  EXPECT_EQ(report.train.subjects + report.validation.subjects, 2);
+  std::string all;
+  for (const char* split : {"train", "validation"})
+    all += Open(split)->Read(0).value().body().messages[0].content + "|";
+  EXPECT_THAT(all, AllOf(HasSubstr("[ID-1]\nhere?|"), Not(HasSubstr("77123"))));
+  // What cannot be followed any further is never skipped.
+  Write("in.jsonl", "who,q,a\nzoe,\"b,Yes\nadam,c,No\n");
+  EXPECT_THAT(Run(map + ", on_error: skip", "", nullptr, "csv"),
+              Fails(ExitCode::kData, HasSubstr("in.jsonl:2: a quote opens here")));
+}
+
 TEST_F(Build, RecordsWithoutTarget) {
   Write("in.jsonl",
         Chat(1, "a", "one") +

@@ -89,6 +89,30 @@ TEST(Gate, NotUtf8IsRefusedWithPlaceAndWithoutText) {
   EXPECT_EQ(gate->records(), 0);
 }
 
+TEST(Gate, TextsAreRedactedAsMessagesAre) {
+  const auto gate = MakeGate();
+  const auto raw = [](std::string text) {
+    RawRecord record;
+    record.id = "doc-12345";
+    record.subject = "zoe";
+    record.body.text = std::move(text);
+    record.known.names = {"Ann Lee"};
+    record.origin = {"notes.json", 7, 3};
+    return record;
+  };
+  ASSERT_OK_AND_ASSIGN(const CleanRecord clean,
+                       gate->Pass(raw("LEE, seen 3/14/2019 as doc-12345.")));
+  EXPECT_EQ(clean.body().text, "[NAME-1], seen [DATE 2019] as [ID-1].");
+  EXPECT_EQ(gate->counts().at("date"), 1);
+  EXPECT_THAT(gate->Pass(raw("secretword \xff")),
+              Fails(ExitCode::kData, AllOf(HasSubstr("notes.json:7: record 3: text: "),
+                                           HasSubstr("offset 11"), Not(HasSubstr("secretword")))));
+  RawRecord both = raw("a");
+  both.body.messages = {{"user", "b"}};
+  EXPECT_THAT(gate->Pass(std::move(both)), Fails(ExitCode::kData, HasSubstr("more than one of")));
+  EXPECT_THAT(gate->Pass(raw("")), Fails(ExitCode::kData, HasSubstr("has neither")));
+}
+
 // A rule that each replacement uncovers anew, as no real rule does: the gate gives up after three
 // rounds.
 TEST(Gate, FailsClosed) {

@@ -43,6 +43,12 @@ inline CleanRecord Chat(std::string id, std::string subject, std::vector<Message
   return Trusted(std::move(id), std::move(subject), std::move(body));
 }
 
+inline CleanRecord Text(std::string id, std::string subject, std::string text) {
+  RecordBody body;
+  body.text = std::move(text);
+  return Trusted(std::move(id), std::move(subject), std::move(body));
+}
+
 inline Certificate SomeCertificate() {
   Certificate certificate;
   certificate.profile = "safe_harbor";

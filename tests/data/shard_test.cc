@@ -21,6 +21,7 @@ using ::osler::testing::IsOk;
 using ::osler::testing::MixedRecords;
 using ::osler::testing::SomeCertificate;
 using ::osler::testing::TempDir;
+using ::osler::testing::Text;
 using ::osler::testing::TokenRecords;
 using ::osler::testing::WriteShards;
 using ::testing::AllOf;
@@ -37,7 +38,7 @@ class ShardTest : public ::testing::Test {
       EXPECT_EQ(record.id(), records[i].id());
       EXPECT_EQ(record.subject(), records[i].subject());
       EXPECT_EQ(record.body(), records[i].body());
-      EXPECT_EQ(reader->is_tokens(static_cast<int64_t>(i)), records[i].body().is_tokens());
+      EXPECT_EQ(reader->kind(static_cast<int64_t>(i)), records[i].body().kind());
     }
   }
   std::map<std::string, std::string> Files(const std::string& directory) {
@@ -51,6 +52,18 @@ class ShardTest : public ::testing::Test {
   std::unique_ptr<Fs> fs_ = MakePosixFs();
   const std::string dir_ = temp_.File("shards");
 };
+
+TEST_F(ShardTest, GivesBackTexts) {
+  std::string much;
+  for (int i = 0; i < 50000; ++i) absl::StrAppend(&much, "Größe ", i, "\n");
+  const std::vector<CleanRecord> records = {Chat("c", "s", {{"user", "q"}, {"assistant", "a"}}),
+                                            Text("t1", "s", " \n"), Text("t2", "p", much),
+                                            Text("t3", "p", std::string("a\0b", 3))};
+  ASSERT_THAT(WriteShards(*fs_, dir_, records), IsOk());
+  ExpectHolds(dir_, records);
+  ASSERT_OK_AND_ASSIGN(const auto reader, ShardReader::Open(*fs_, dir_));
+  EXPECT_LT(reader->bytes(), static_cast<int64_t>(much.size()));  // compressed
+}
 
 TEST_F(ShardTest, GivesBackTheRecordsInSourceOrder) {
   ASSERT_THAT(WriteShards(*fs_, dir_ + "/", MixedRecords(), 300), IsOk());

@@ -42,8 +42,9 @@ def read_record(data, offset, size):
         assert zero == 0 and part_crc == crc(content)
         content = unzstd(content, raw) if codec == 1 else content
         assert len(content) == raw
-        value = json.loads(content) if kind_of_value == 1 else list(struct.unpack(f"<{raw // 4}i", content))
-        record[{1: "messages", 2: "input_ids", 3: "labels"}[kind]] = value
+        value = {1: json.loads, 2: lambda part: list(struct.unpack(f"<{raw // 4}i", part)),
+                 3: bytes.decode}[kind_of_value](content)
+        record[{1: "messages", 2: "input_ids", 3: "labels", 4: "text"}[kind]] = value
         record["parts"].append((kind, codec, content))
         at += 32
     record["id"] = header[at:at + id_size].decode()
@@ -68,7 +69,7 @@ def read_shard(path):
         offset, header_size, kind, stored, key, subject, tokens, zero = struct.unpack_from(
             "<Q2I3Q2I", data, table + 48 * row)
         record = read_record(data, offset, header_size)
-        assert kind == (2 if "input_ids" in record else 1) and tokens == len(record.get("input_ids", []))
+        assert kind == (2 if "input_ids" in record else 3 if "text" in record else 1) and tokens == len(record.get("input_ids", []))
         assert key == name_hash(record["id"]) and subject == name_hash(record["subject"]) and zero == 0
         records.append(record)
     return records
@@ -103,13 +104,15 @@ def read_directory(path):
 # ---- the tests -------------------------------------------------------------------------------------------------
 
 
-def build(tmp, chats, tokens, shard_mb=64):
-    for name, lines in (("chats.jsonl", chats), ("tokens.jsonl", tokens)):
+def build(tmp, chats, tokens, shard_mb=64, texts=()):
+    for name, lines in (("chats.jsonl", chats), ("tokens.jsonl", tokens), ("texts.jsonl", texts)):
         (tmp / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     (tmp / "build.yaml").write_text(
         "deid: {profile: safe_harbor}\nsources:\n"
         f"  - {{name: chats, format: chat_jsonl, path: {tmp}/chats.jsonl, trusted: true}}\n"
         f"  - {{name: tokens, format: tokens_jsonl, path: {tmp}/tokens.jsonl, trusted: true}}\n"
+        f"  - {{name: texts, format: qa_jsonl, path: {tmp}/texts.jsonl, id: '{{id}}', subject: '{{subject}}', "
+        "text: '{text}', trusted: true}\n"
         f"output: {{path: {tmp}/shards, shard_mb: {shard_mb}}}\n")
     run = subprocess.run([OSLER, "data", "build", "--config", str(tmp / "build.yaml")], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -135,9 +138,11 @@ def sources(count):
 
 def test_every_record_is_read_from_the_page(tmp_path):
     chats, tokens = sources(40)
-    manifest, records, _ = read_directory(build(tmp_path, chats, tokens))
-    assert len(records) == 80
-    for got, want in zip(records, chats + tokens):
+    texts = [{"id": f"x{i}", "subject": f"s{i}", "text": chat["messages"][0]["content"]} for i, chat in enumerate(chats)
+             if chat["messages"][0]["content"].strip()]
+    manifest, records, _ = read_directory(build(tmp_path, chats, tokens, texts=texts))
+    assert len(records) == 80 + len(texts) and len(texts) > 20
+    for got, want in zip(records, chats + tokens + texts):
         for key, value in want.items():
             assert got[key] == value, want["id"]
     codecs = {codec for r in records for _, codec, _ in r["parts"]}

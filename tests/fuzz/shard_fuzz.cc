@@ -3,6 +3,7 @@
 // sense, so that mutations reach the code behind them. Whatever is accepted must hold together.
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/errors.h"
@@ -115,16 +116,17 @@ void TryOthers(uint8_t kind, const std::string& bytes) {
   }
 }
 
-// One shard file of a chat record (zstd) and a token record.
+// One shard file of a chat record (zstd), a token record and a text record.
 std::string SeedShard() {
   std::string head = EncodeShardHead(), headers;
   std::vector<TableEntry> table;
   PartCompressor compressor;
-  for (const bool tokens : {false, true}) {
-    RecordBody body;
-    if (tokens) body.input_ids = body.labels = {1, 2, 3};
-    if (!tokens) body.messages = {{"user", std::string(300, 'q') + "?"}, {"assistant", "Yes."}};
-    RecordHeader header{tokens ? "r2" : "r1", "s1", {}};
+  std::vector<RecordBody> bodies(3);
+  bodies[0].messages = {{"user", std::string(300, 'q') + "?"}, {"assistant", "Yes."}};
+  bodies[1].input_ids = bodies[1].labels = {1, 2, 3};
+  bodies[2].text = "A note. " + std::string(300, '-');
+  for (const RecordBody& body : bodies) {
+    RecordHeader header{absl::StrCat("r", table.size()), "s1", {}};
     const std::vector<RawPart> parts = *EncodeBody(body);
     const uint64_t begin = head.size();
     for (const RawPart& part : parts) {
@@ -135,9 +137,8 @@ std::string SeedShard() {
       head += stored;
     }
     const std::string bytes = EncodeRecordHeader(header);
-    table.push_back({headers.size(), static_cast<uint32_t>(bytes.size()),
-                     tokens ? RecordKind::kTokens : RecordKind::kChat, head.size() - begin,
-                     NameHash(header.id), NameHash(header.subject),
+    table.push_back({headers.size(), static_cast<uint32_t>(bytes.size()), body.kind(),
+                     head.size() - begin, NameHash(header.id), NameHash(header.subject),
                      static_cast<uint32_t>(body.input_ids.size())});
     headers += bytes;
   }

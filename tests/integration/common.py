@@ -2,6 +2,7 @@
 
 Models come from transformers with every parameter re-drawn, so that no gradient is zero by initialisation.
 """
+import copy
 import json
 import os
 import pathlib
@@ -42,23 +43,37 @@ def redraw(model, seed=0, scale=0.1):
     return model
 
 
-def tiny_config(**changes):
+FAMILIES = ["gemma3_text", "llama", "qwen2", "qwen3"]
+# What a tiny model of each family has besides sizes.
+TINY = {
+    "gemma3_text": dict(sliding_window=8, query_pre_attn_scalar=24,
+                        layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "llama": dict(rms_norm_eps=1e-5, pad_token_id=None, rope_parameters={
+        "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64}),
+    "qwen2": dict(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    "qwen3": dict(use_sliding_window=True, sliding_window=8, max_window_layers=2),
+}
+
+
+def tiny_config(model_type="gemma3_text", **changes):
     values = dict(vocab_size=131, hidden_size=48, intermediate_size=80, num_hidden_layers=3,
-                  num_attention_heads=4, num_key_value_heads=2, head_dim=16, sliding_window=8,
-                  query_pre_attn_scalar=24, max_position_embeddings=512,
-                  layer_types=["sliding_attention", "full_attention", "sliding_attention"])
+                  num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=512,
+                  tie_word_embeddings=True)
+    values.update(copy.deepcopy(TINY[model_type]))
     values.update(changes)
-    return transformers.Gemma3TextConfig(**values)
+    return transformers.AutoConfig.for_model(model_type, **values)
 
 
 def save_model(path, config=None, seed=0, dtype=torch.float32, **save):
-    model = redraw(transformers.Gemma3ForCausalLM(config or tiny_config()), seed).to(dtype)
+    model = transformers.AutoModelForCausalLM.from_config(config or tiny_config())
+    model = redraw(model, seed).to(dtype)
     model.save_pretrained(path, **save)
     return model
 
 
 def load_model(path, dtype=torch.float32):
-    model = transformers.Gemma3ForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
     model.model.embed_tokens.padding_idx = None  # id 0 is a token like any other
     return model.to(dtype).eval()
 

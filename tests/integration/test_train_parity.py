@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 
 import common
 
@@ -32,16 +33,15 @@ def reference_run(model, batches, config, precision=torch.float32):
     return losses, norms
 
 
-def run_both(tmp_path, precision, dtype, steps=10, **changes):
+def run_both(tmp_path, precision, dtype, steps=10, config=None, **changes):
     model_dir, run = tmp_path / "model", tmp_path / "run"
-    common.save_model(model_dir)
+    common.save_model(model_dir, config)
     documents = common.random_documents(steps * 4, 3, 40, seed=3)
     shards = common.build_tokens(tmp_path / "data", documents)
     settings = dict(data__packing=False, data__shuffle=False, train__steps=steps, train__precision=precision,
                     checkpoint__every_steps=0)
     settings.update(changes)
-    config = common.write_config(tmp_path / "train.yaml", model_dir, shards, run, **settings)
-    common.osler("train", "--config", config)
+    common.osler("train", "--config", common.write_config(tmp_path / "train.yaml", model_dir, shards, run, **settings))
     lines = common.metrics(run)
     batches = [documents[4 * k:4 * k + 4] for k in range(steps)]
     reference = common.load_model(model_dir, dtype).train()
@@ -51,27 +51,31 @@ def run_both(tmp_path, precision, dtype, steps=10, **changes):
 
 @pytest.mark.parametrize("precision,dtype,tolerance", [("fp64", torch.float64, 1e-6),
                                                        ("fp32", torch.float32, 1e-5)])
-def test_trajectory_equals_torch(tmp_path, precision, dtype, tolerance):
-    run, lines, reference, (losses, norms) = run_both(tmp_path, precision, dtype)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", common.FAMILIES)
+def test_trajectory_equals_torch(tmp_path, family, tied, precision, dtype, tolerance):
+    config = common.tiny_config(family, tie_word_embeddings=tied)
+    run, lines, reference, (losses, norms) = run_both(tmp_path, precision, dtype, config=config)
     assert [line["step"] for line in lines] == list(range(1, 11))
     for line, loss, norm in zip(lines, losses, norms):
         assert line["loss"] == pytest.approx(loss, rel=tolerance)
         assert line["grad_norm"] == pytest.approx(norm, rel=10 * tolerance)
     state = common.read_checkpoint(run, 10)
+    start = common.load_model(tmp_path / "model", dtype).state_dict()
     for name, value in reference.state_dict().items():
-        if name == "lm_head.weight":
+        if tied and name == "lm_head.weight":
             continue
         ours = state[f"weights/{name}"].to(dtype)
+        assert not torch.equal(ours, start[name]), name
         assert torch.allclose(ours, value, rtol=100 * tolerance, atol=10 * tolerance), name
 
 
-def test_export_loads_in_transformers(tmp_path):
-    run, _, reference, _ = run_both(tmp_path, "fp32", torch.float32)
+@pytest.mark.parametrize("family", common.FAMILIES)
+def test_export_loads_in_transformers(tmp_path, family):
+    run, _, reference, _ = run_both(tmp_path, "fp32", torch.float32, config=common.tiny_config(family))
     out = tmp_path / "exported"
     common.osler("export", "--run", run, "--output", out)
-    import transformers
-
-    model, info = transformers.Gemma3ForCausalLM.from_pretrained(out, output_loading_info=True)
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     ids = torch.arange(1, 40).unsqueeze(0)
     with torch.no_grad():
@@ -82,9 +86,11 @@ def test_export_loads_in_transformers(tmp_path):
             assert torch.equal(value, state[f"weights/{name}"]), name
 
 
-def test_bf16_error_within_twice_transformers(tmp_path):
-    _, lines, _, (theirs, _) = run_both(tmp_path / "bf16", "bf16", torch.bfloat16, steps=4)
-    _, exact, _, _ = run_both(tmp_path / "fp32", "fp32", torch.float32, steps=4)
+@pytest.mark.parametrize("family", common.FAMILIES)
+def test_bf16_error_within_twice_transformers(tmp_path, family):
+    config = common.tiny_config(family)
+    _, lines, _, (theirs, _) = run_both(tmp_path / "bf16", "bf16", torch.bfloat16, steps=4, config=config)
+    _, exact, _, _ = run_both(tmp_path / "fp32", "fp32", torch.float32, steps=4, config=config)
     ours = sum(abs(a["loss"] - b["loss"]) for a, b in zip(lines, exact))
     peers = sum(abs(a - b["loss"]) for a, b in zip(theirs, exact))
     assert ours <= 2 * peers + 1e-4

@@ -120,6 +120,32 @@ TEST(InitializeParameters, DrawsTheNormalDistribution) {
             0);
 }
 
+TEST(InitializeParameters, NormsStartAsTheIdentityAndBiasesAtZero) {
+  for (const char* family : {"gemma3_text", "llama", "qwen2", "qwen3"}) {
+    const nlohmann::json config = {
+        {"model_type", family},    {"vocab_size", 20},         {"hidden_size", 16},
+        {"intermediate_size", 24}, {"num_hidden_layers", 1},   {"num_attention_heads", 2},
+        {"head_dim", 8},           {"num_key_value_heads", 1}, {"tie_word_embeddings", false}};
+    ASSERT_OK_AND_ASSIGN(const ModelSpec spec, ParseModelSpec(config.dump(), "config.json"));
+    ParameterStore store;
+    spec.build(store);
+    InitializeParameters(store, spec, 3, at::kFloat);
+    const double identity = std::string(family) == "gemma3_text" ? 0 : 1;
+    int constants = 0;
+    for (const ParameterSlot& slot : store.slots()) {
+      const double low = slot.local.min().item<double>(), high = slot.local.max().item<double>();
+      if (slot.shape.size() == 2) {
+        EXPECT_LT(low, high) << slot.name;
+        continue;
+      }
+      const double expected = slot.name.ends_with(".bias") ? 0 : identity;
+      EXPECT_TRUE(low == expected && high == expected) << slot.name;
+      ++constants;
+    }
+    EXPECT_GE(constants, 3);
+  }
+}
+
 TEST(InitializeParameters, TwentyMillionParametersTakeSeconds) {
   const ModelSpec spec = Spec(312500, 64);
   ParameterStore store;

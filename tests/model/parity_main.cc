@@ -1,6 +1,9 @@
 // Runs a model directory's blocks end to end, for tests that compare them with another program's.
 //
-//   model_parity describe CONFIG.json   → JSON on stdout: parameters with shapes, layer kinds
+//   model_parity describe CONFIG.json   → JSON on stdout: parameters with shapes and placements,
+//     layer kinds
+//   model_parity rope WORK              reads WORK/config.json and WORK/positions.json; writes
+//     WORK/rope.bin: for every layer kind the cosines [T, D], then the sines
 //   model_parity run WORK               reads WORK/config.json and WORK/run.json: {"dtype",
 //     "tokens", "doc_starts", "targets", "tensors": {name in any spelling: {"file", "shape"}}};
 //     writes WORK/logits.bin [T, V], WORK/grads.bin (all parameters, in the order of
@@ -28,6 +31,22 @@ namespace {
 
 using nlohmann::json;
 
+json Placed(const PlacementRule& rule) {
+  constexpr const char* kSplits[] = {"replicated", "column", "row", "vocabulary"};
+  const std::optional<int> dim = SplitDim(rule.split);
+  return {rule.pattern, kSplits[static_cast<int>(rule.split)], dim ? json(*dim) : json(),
+          rule.unit};
+}
+
+json Described(const RopeOptions& rope) {
+  json out = {{"theta", rope.theta}, {"factor", rope.factor}};
+  if (rope.llama3) {
+    out["llama3"] = {rope.llama3->low_factor, rope.llama3->high_factor,
+                     rope.llama3->original_positions};
+  }
+  return out;
+}
+
 absl::Status Describe(Fs& fs, const std::string& path) {
   OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(path));
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, ParseModelSpec(text, path));
@@ -38,9 +57,14 @@ absl::Status Describe(Fs& fs, const std::string& path) {
   for (const ParameterSlot& slot : store.slots())
     out["parameters"].push_back({slot.name, slot.shape});
   for (const Model::LayerKind& kind : model.layer_kinds) {
-    out["kinds"].push_back({{"window", kind.window ? json(*kind.window) : json()},
-                            {"theta", kind.rope.theta},
-                            {"factor", kind.rope.factor}});
+    out["kinds"].push_back(
+        {{"window", kind.window ? json(*kind.window) : json()}, {"rope", Described(kind.rope)}});
+  }
+  for (const PlacementRule& rule : spec.placements) out["placements"].push_back(Placed(rule));
+  for (const auto& [name, shape] :
+       out["parameters"].get<std::vector<std::pair<std::string, json>>>()) {
+    const PlacementRule* rule = FindRule(spec.placements, name);
+    out["rules"].push_back({name, rule == nullptr ? json() : json(rule->pattern)});
   }
   std::cout << out.dump() << "\n";
   return absl::OkStatus();
@@ -82,6 +106,22 @@ absl::Status LoadParameters(Fs& fs, const std::string& work, const json& tensors
   }
   if (loaded != store.slots().size()) return DataError("a parameter is missing");
   return absl::OkStatus();
+}
+
+absl::Status Rope(Fs& fs, const std::string& work) {
+  OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, LoadModelSpec(fs, work));
+  OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(JoinPath(work, "positions.json")));
+  const auto positions = json::parse(text).get<std::vector<int64_t>>();
+  ParameterStore store;
+  const Model model = spec.build(store);
+  std::string bytes;
+  for (const Model::LayerKind& kind : model.layer_kinds) {
+    const RopeTables tables =
+        MakeRopeTables(at::tensor(positions, at::kLong), model.head_dim, kind.rope);
+    AppendTensor(tables.cos_TD, bytes);
+    AppendTensor(tables.sin_TD, bytes);
+  }
+  return WriteFileDurably(fs, JoinPath(work, "rope.bin"), bytes);
 }
 
 at::Tensor Forward(const Model& model, const std::vector<at::Tensor>& leaves,
@@ -147,8 +187,9 @@ int main(int argc, char** argv) {
   const auto fs = osler::MakePosixFs();
   const absl::Status status = osler::CatchTorch([&] {
     if (mode == "describe") return osler::Describe(*fs, argv[2]);
+    if (mode == "rope") return osler::Rope(*fs, argv[2]);
     if (mode == "run") return osler::Run(*fs, argv[2]);
-    return osler::ConfigError("usage: model_parity describe CONFIG.json | run WORK_DIRECTORY");
+    return osler::ConfigError("usage: model_parity describe CONFIG.json | rope WORK | run WORK");
   });
   if (!status.ok()) std::cerr << status.message() << "\n";
   return static_cast<int>(osler::ExitCodeOf(status));

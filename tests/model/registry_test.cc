@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -32,6 +34,13 @@ json TextConfig() {
 
 absl::StatusOr<ModelSpec> Parse(const json& config) {
   return ParseModelSpec(config.dump(), "DIR/config.json");
+}
+
+json FamilyConfig(const std::string& model_type) {
+  if (model_type == "gemma3_text") return TextConfig();
+  return {{"model_type", model_type}, {"vocab_size", 32},       {"hidden_size", 32},
+          {"intermediate_size", 20},  {"num_hidden_layers", 3}, {"num_attention_heads", 4},
+          {"num_key_value_heads", 2}, {"head_dim", 8}};
 }
 
 // The model and its store, which must outlive it.
@@ -211,6 +220,102 @@ TEST(Registry, RefusesWhatItCannotCompute) {
     EXPECT_THAT(Parse(config),
                 Fails(ExitCode::kConfig, AllOf(HasSubstr("DIR/config.json: "), HasSubstr(key))))
         << config[key];
+  }
+}
+
+// Beyond what all families share: each value alone is refused by the families named.
+TEST(Registry, FamiliesRefuseWhatTheyCannotCompute) {
+  const json ramp = {{"rope_type", "llama3"},
+                     {"factor", 8},
+                     {"low_freq_factor", 1},
+                     {"high_freq_factor", 4},
+                     {"rope_theta", 5e5}};
+  const auto without = [&ramp](const char* key) {
+    json changed = ramp;
+    changed.erase(key);
+    return changed;
+  };
+  json flat = ramp, negative = ramp;
+  flat["high_freq_factor"] = 1;
+  negative["original_max_position_embeddings"] = -1;
+  const std::vector<std::tuple<std::string, json, std::string>> bad = {
+      {"attention_bias", true, "llama qwen3"},
+      {"mlp_bias", true, "llama"},
+      {"hidden_act", "gelu", "llama qwen2 qwen3"},
+      {"attention_dropout", 0.1, "llama qwen2 qwen3"},
+      {"partial_rotary_factor", 0.5, "llama qwen2 qwen3"},
+      {"quantization_config", {{"quant_method", "bnb"}}, "gemma3_text llama qwen2 qwen3"},
+      {"num_key_value_heads", 3, "llama qwen2 qwen3"},
+      {"head_dim", 12, "llama qwen2 qwen3"},
+      {"hidden_size", 33, "llama"},
+      {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}, "llama qwen2 qwen3"},
+      {"rope_scaling", {{"type", "dynamic"}, {"factor", 4}}, "llama qwen2 qwen3"},
+      {"rope_scaling", {{"rope_type", "linear"}}, "llama qwen2 qwen3"},
+      {"rope_scaling", without("factor"), "llama"},
+      {"rope_scaling", without("low_freq_factor"), "llama"},
+      {"rope_parameters", without("high_freq_factor"), "llama gemma3_text"},
+      {"rope_parameters", flat, "llama"},
+      {"rope_parameters", negative, "llama"},
+      {"rope_parameters", {{"full_attention", ramp}}, "llama qwen2 qwen3"},
+      {"layer_types", {"sliding_attention", "full_attention", "full_attention"}, "qwen2 qwen3"},
+      {"layer_types", {"full_attention"}, "qwen2 qwen3"},
+      {"use_sliding_window", "yes", "qwen2 qwen3"},
+      {"max_window_layers", -1, "qwen2 qwen3"},
+      {"sliding_window", 0, "qwen2 qwen3"},
+      {"tie_word_embeddings", 1, "llama qwen2 qwen3"}};
+  for (const auto& [key, value, families] : bad) {
+    for (const std::string family : {"gemma3_text", "llama", "qwen2", "qwen3"}) {
+      if (families.find(family) == std::string::npos) continue;
+      json config = FamilyConfig(family);
+      EXPECT_THAT(Parse(config), IsOk());
+      config[key] = value;
+      EXPECT_THAT(Parse(config),
+                  Fails(ExitCode::kConfig, AllOf(HasSubstr("DIR/config.json: "), HasSubstr(key))))
+          << family << " " << key << " " << value;
+    }
+  }
+}
+
+TEST(Registry, HeadWidthLeftOutIsNamedWithItsReason) {
+  json config = FamilyConfig("qwen2");
+  config.erase("head_dim");
+  config["hidden_size"] = 48;  // 12 a head
+  EXPECT_THAT(Parse(config),
+              Fails(ExitCode::kConfig, HasSubstr("\"head_dim\" is 12 (hidden_size over heads)")));
+}
+
+TEST(Registry, AFamilysOwnParameters) {
+  EXPECT_EQ(Build(FamilyConfig("llama")).store.slots().size(), 3 + 3 * 9U);
+  const Built qwen2 = Build(FamilyConfig("qwen2")), qwen3 = Build(FamilyConfig("qwen3"));
+  EXPECT_EQ(qwen2.store.slots().size(), 3 + 3 * 12U);
+  EXPECT_EQ(qwen3.store.slots().size(), 3 + 3 * 11U);
+  const int64_t bias = qwen2.store.Find("model.layers.1.self_attn.k_proj.bias");
+  const int64_t norm = qwen3.store.Find("model.layers.1.self_attn.k_norm.weight");
+  ASSERT_GE(bias, 0);
+  ASSERT_GE(norm, 0);
+  EXPECT_EQ(qwen2.store.slot(bias).shape, (std::vector<int64_t>{16}));
+  EXPECT_EQ(qwen3.store.slot(norm).shape, (std::vector<int64_t>{8}));
+}
+
+TEST(Registry, PlainFamiliesHaveOneSpelling) {
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    ASSERT_OK_AND_ASSIGN(const ModelSpec spec, Parse(FamilyConfig(family)));
+    EXPECT_EQ(spec.canonical_name("model.norm.weight"), "model.norm.weight");
+    EXPECT_EQ(spec.canonical_name("lm_head.weight"), "lm_head.weight");  // untied by default
+    // Not a parameter's name: loading will call it unexpected.
+    EXPECT_EQ(spec.canonical_name("vision_tower.x"), "vision_tower.x");
+    EXPECT_EQ(spec.canonical_name("model.layers.0.self_attn.rotary_emb.inv_freq"), std::nullopt);
+  }
+}
+
+TEST(Registry, TheArchitectureGoesBeforeTheModelType) {
+  json config = FamilyConfig("qwen3");
+  config["architectures"] = {"LlamaForCausalLM"};
+  ASSERT_OK_AND_ASSIGN(const ModelSpec spec, Parse(config));
+  EXPECT_EQ(spec.family, "llama");
+  for (const char* name : {"Gemma3ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM",
+                           "Qwen3ForCausalLM", "model_type qwen3"}) {
+    EXPECT_THAT(SupportedArchitectures(), ::testing::Contains(HasSubstr(name)));
   }
 }
 

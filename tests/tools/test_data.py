@@ -200,6 +200,45 @@ def test_model_measures_and_chats_come_in_order(built, tmp_path):
     assert before == {p: p.read_bytes() for p in (tmp_path / "S").rglob("*") if p.is_file()}
 
 
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize("format,content,words", [
+    ("csv", b"", ["in:1", "empty"]),
+    ("csv", b"q,a,a\n1,2,3\n", ["in:1", "columns 2 and 3"]),
+    ("csv", b"\xef\xbb\xbfQ,a\nsecret,2\n", ["in:1", '"q"', 'did you mean "Q"']),
+    ("csv", b'q,a\n1,2\n3,"secret\n', ["in:3", "never closed"]),
+    ("csv", b"q,a\n1,2\nsecret\n", ["in:3", "1 cells", "header 2"]),
+    ("csv", b"q,a\n1,secret\x00\n", ["in:2", "NUL"]),
+    ("csv", "q,a\n1,secret\n".encode("utf-16"), ["UTF-16"]),
+    ("qa_jsonl", b'{"q": "1", "a": "2"}\n{"q": "secret"}\n', ["in:2", "completion", '"a" is missing']),
+    ("qa_jsonl", b'{"q": {"x": "secret"}, "a": "2"}\n', ["in:1", "prompt", '"q" is an object']),
+    ("qa_jsonl", b'{"q": "secret", "a": ', ["in:1", "malformed JSON"]),
+    ("qa_jsonl", b'{"q": "secret\x00", "a": "2"}\n', ["in:1", "malformed JSON"]),
+    ("qa_jsonl", b'{"q": ' + DEEP.encode() + b', "a": "2"}\n', ["in:1", "nested deeper than 64"]),
+    ("qa_jsonl", "[]".encode("utf-16"), ["UTF-16"]),
+    ("qa_json", b'[{"q": "1", "a": "2"}, {"q": "secret", ', ["in:1", "record 2", "cut short"]),
+    ("qa_json", b'[{"q": ' + DEEP.encode() + b', "a": "2"}]', ["record 1", "nested deeper than 64"]),
+    ("qa_json", b"", ["empty"]),
+    ("text", b"a\xffsecret", ["not UTF-8 at byte 2"]),
+    ("text", b" \n", ["no record"]),
+])
+def test_sources_that_cannot_be_read(tmp_path, format, content, words):
+    (tmp_path / "in").write_bytes(content)
+    roles = "text: '{text}'" if format == "text" else "prompt: '{q}', completion: '{a}'"
+    (tmp_path / "b.yaml").write_text(f"sources: [{{name: s, format: {format}, path: {tmp_path}/in, {roles}}}]\n"
+                                     f"output: {{path: {tmp_path}/S}}\n")
+    said = osler("data", "build", "--config", tmp_path / "b.yaml", expect=3).stderr
+    assert all(word in said for word in words) and "secret" not in said, said
+    assert not (tmp_path / "S").exists() or not list((tmp_path / "S").rglob("*.osd"))
+
+
+def test_a_directory_is_no_csv_file(tmp_path):
+    (tmp_path / "b.yaml").write_text(f"sources: [{{name: s, format: csv, path: {tmp_path}, text: '{{t}}'}}]\n"
+                                     f"output: {{path: {tmp_path}/S}}\n")
+    assert "is a directory" in osler("data", "build", "--config", tmp_path / "b.yaml", expect=3).stderr
+
+
 def test_help_has_an_example():
     for command in (["data"], ["data", "build"], ["data", "inspect"], ["data", "verify"]):
         assert "Example: osler data" in osler(*command, "--help").stdout

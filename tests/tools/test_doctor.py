@@ -28,6 +28,7 @@ def test_alone_agrees_with_the_system(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["usable"] is True
+    assert any("LlamaForCausalLM" in name for name in found["architectures"])
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
     flags = set(re.search(r"^flags\s*:\s*(.*)$", cpuinfo, re.M).group(1).split())
     assert found["cpu"]["features"] == {f: f in flags for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")}

@@ -1,4 +1,4 @@
-"""`osler score` and `osler init` judged by transformers."""
+"""`osler score` judged by transformers."""
 import json
 import pathlib
 import sys
@@ -69,21 +69,3 @@ def test_bad_lines(tmp_path, line, words):
     message = score(tmp_path, tmp_path / "m", [{"input_ids": [1, 2]}, line], expect=3)
     assert all(word in message for word in words), message
     assert (tmp_path / "out.jsonl").read_text() == "earlier\n"
-
-
-def test_init_is_deterministic_and_loads_in_transformers(tmp_path):
-    flags = ["--vocab-size", 99, "--hidden-size", 64, "--layers", 6, "--heads", 4, "--kv-heads", 2, "--head-dim", 16,
-             "--intermediate-size", 96, "--seed", 5]
-    common.osler("init", "--output", tmp_path / "a", *flags)
-    common.osler("init", "--output", tmp_path / "b", *flags, OMP_NUM_THREADS=2)
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-    import transformers
-
-    model, info = transformers.Gemma3ForCausalLM.from_pretrained(tmp_path / "a", output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-    weight = model.model.layers[0].mlp.up_proj.weight
-    assert abs(weight.std().item() - 0.02) < 1e-3 and abs(weight.mean().item()) < 1e-3
-    ids = [5, 4, 3, 2, 1] * 8
-    line = score(tmp_path, tmp_path / "a", [{"input_ids": ids}])[0]
-    assert line["logprobs"] == pytest.approx(log_probs(model.eval(), ids), abs=1e-5)
-    assert "already holds" in common.osler("init", "--output", tmp_path / "a", *flags, expect=2).stderr
