@@ -16,7 +16,8 @@ namespace osler {
 absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& places);
 absl::Status ValidateBuild(const config::Build& config, const SettingPlaces& places);
 
-// The name under which a source's loss appears: as given, else the last part of its path.
+// The name under which a source's loss appears: as given, else the last part of its path that is
+// not the half of a build ("work/medqa/validation" → "medqa").
 std::string ValidationName(const config::ValidationSource& source);
 
 // Keeps the first broken rule of a validation.

@@ -4,10 +4,12 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_split.h"
 #include "base/errors.h"
 #include "configs/validate.h"
 
@@ -198,8 +200,10 @@ void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
 
 std::string ValidationName(const config::ValidationSource& source) {
   if (source.has_name()) return source.name();
-  std::string name = source.path().substr(0, source.path().find_last_not_of('/') + 1);
-  name.erase(0, name.rfind('/') + 1);
+  std::vector<std::string> parts = absl::StrSplit(source.path(), '/', absl::SkipEmpty());
+  const bool half = !parts.empty() && (parts.back() == "validation" || parts.back() == "train");
+  if (half && parts.size() > 1) parts.pop_back();
+  std::string name = parts.empty() ? "" : parts.back();
   std::replace_if(name.begin(), name.end(), std::not_fn(IsNameCharacter), '_');
   return name;
 }

@@ -179,11 +179,10 @@ absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
     OSLER_ASSIGN_OR_RETURN(report.validation,
                            validation->Measure(model, *walk, data_axis(), mesh.world()));
     improved = best.Observe(step, report.validation->total);
-    LogInfo("step {}: validation loss {:.6g}{}", step, report.validation->total,
-            improved ? ", the lowest so far" : "");
+    validation_note = absl::StrFormat(" · validation loss %.4f", report.validation->total);
   }
-  progress.Update(step,
-                  absl::StrFormat("loss %.4f · %.0f tokens/s", report.loss, report.tokens_per_s));
+  progress.Update(step, absl::StrFormat("loss %.4f · %.0f tokens/s%s", report.loss,
+                                        report.tokens_per_s, validation_note));
   report.eta_s = progress.SecondsLeft();
   if (log != nullptr) log->Append(report);
 

@@ -34,7 +34,8 @@ class Trainer {
   absl::StatusOr<StepReport> Step();
 
   // Steps to train.steps with metrics, progress and checkpoints. StoppedError (75) after a stop
-  // request was met with a durable checkpoint. OK at once when the run had finished before.
+  // request was met with a durable checkpoint. Ends earlier, with a durable checkpoint, when
+  // train.early_stop says so. OK at once when the run had finished before.
   absl::Status Run();
 
   int64_t step() const;  // finished steps

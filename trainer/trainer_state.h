@@ -86,6 +86,7 @@ struct Trainer::State {
   int64_t next_pack = 0;  // global number
   double blocked_ms = 0;  // by checkpoints since the last metrics line
   bool stop_agreed = false;
+  std::string validation_note;  // for the progress bar
 };
 
 PlanOptions PlanOptionsOf(const config::Train& config);

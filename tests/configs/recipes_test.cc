@@ -50,6 +50,13 @@ TEST(ConfigPageTest, ExamplesLoad) {
   EXPECT_THAT(ParseBuildConfig(Example("## build.yaml"), "build.yaml", {}), testing::IsOk());
 }
 
+TEST(ConfigPageTest, PatternsLoad) {
+  const std::string start = "model: {path: m}\ndata: {train: [{path: d}]}\n";
+  EXPECT_THAT(ParseTrainConfig(start + Example("### Patterns"), "train.yaml",
+                               {"train.steps=1", "train.output=r"}),
+              testing::IsOk());
+}
+
 void ExpectDocumented(const Descriptor& message, const std::string& prefix,
                       const std::string& page) {
   for (int i = 0; i < message.field_count(); ++i) {

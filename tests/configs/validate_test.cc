@@ -4,6 +4,7 @@
 #include <ostream>
 
 #include "configs/config.h"
+#include "configs/validate.h"
 #include "tests/configs/examples.h"
 #include "tests/testing/matchers.h"
 
@@ -47,8 +48,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"data.train=[{weight: 1}]", "is missing"},
         Case{"data.validation=[{name: a}]", "data.validation.0.path"},
         Case{"data.validation.0.name=a/b", "letters"}, Case{"data.validation.0.name=''", "letters"},
-        Case{"data.validation.1={path: x/validation}",
-             "'validation' is the name of data.validation.0 too"},
+        Case{"data.validation.1={path: x/SHARDS}", "'SHARDS' is the name of data.validation.0 too"},
         Case{"validation.every_steps=-1", "use 0"}, Case{"train.early_stop.patience=-1", "use 0"},
         Case{"train.early_stop.min_delta=-1", "0 or more"}, Case{"train.freeze=['']", "is empty"},
         Case{"train.train_only=[a, '']", "is empty"},
@@ -93,6 +93,22 @@ TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
         "schedule.min_lr_ratio=1", "data.sequence_length=2", "mesh.data=3"}) {
     EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}), IsOk()) << flag;
   }
+}
+
+TEST(TrainRulesTest, ValidationSourcesAreNamedAfterTheirBuild) {
+  const auto name = [](const std::string& path) {
+    config::ValidationSource source;
+    source.set_path(path);
+    return ValidationName(source);
+  };
+  EXPECT_EQ(name("work/medqa/validation"), "medqa");
+  EXPECT_EQ(name("/work/medqa-dev/train/"), "medqa-dev");
+  EXPECT_EQ(name("validation"), "validation");
+  EXPECT_EQ(name("work/a b.1"), "a_b.1");
+  EXPECT_EQ(name("/"), "");
+  EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml",
+                               {"data.validation=[{path: a/validation}, {path: b/validation}]"}),
+              IsOk());
 }
 
 TEST(TrainRulesTest, WhatNeedsAnotherSettingSaysSo) {

@@ -186,7 +186,8 @@ def test_best_is_named_after_a_kill_at_the_very_end(world):
 def test_a_stop_request_between_rounds_changes_no_decision(world, stopped):
     tmp, config, _, _ = world
     path = config("term", train__early_stop={"patience": PATIENCE})
-    common.osler("train", "--config", path, expect=75, OSLER_FAILPOINTS="forward@5=term")
+    common.osler("train", "--config", path, expect=75, OSLER_FAILPOINTS="forward@3=term")
+    assert (tmp / "term/checkpoints/latest").read_text() == "step-3\n"
     common.osler("train", "--config", path)
     assert losses(tmp / "term") == losses(tmp / "whole")
     assert (tmp / "term/checkpoints/best").read_text() == (tmp / "whole/checkpoints/best").read_text()

@@ -89,7 +89,7 @@ def test_inspect_table_and_json(run):
     assert [(line["step"], line["health"]) for line in lines] == [(5, "good"), (10, "damaged"), (100, "good"),
                                                                  (7, "quarantined")]
     size = sum(path.stat().st_size for path in (run / "checkpoints/step-5").iterdir())
-    assert lines[0] == {"step": 5, "health": "good", "latest": False, "bytes": size, "tensors": 3,
+    assert lines[0] == {"step": 5, "health": "good", "latest": False, "best": False, "bytes": size, "tensors": 3,
                         "files": ["weights.safetensors", "optimizer.safetensors", "cursor.json", "manifest.json"]}
     assert lines[2]["latest"] and "weights.safetensors" in lines[1]["error"]
     [one] = osler("inspect", run, "--json", "--step", 5).stdout.splitlines()
