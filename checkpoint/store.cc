@@ -228,7 +228,8 @@ absl::StatusOr<std::optional<int64_t>> CheckpointStore::Best() const {
   if (!fs_.Exists(path)) return std::nullopt;
   const auto text = fs_.ReadFile(path);
   if (!text.ok()) return Reclassify(text.status(), ExitCode::kCheckpoint);
-  const std::optional<int64_t> step = StepOfName(std::string_view(*text).substr(0, text->find('\n')));
+  const std::optional<int64_t> step =
+      StepOfName(std::string_view(*text).substr(0, text->find('\n')));
   if (step.has_value() && fs_.IsDirectory(StepDirectory(*step))) return step;
   return CheckpointError(
       fmt::format("{} names {}, which is not there", path, Printable(text->substr(0, 32))));

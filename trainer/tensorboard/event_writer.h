@@ -2,8 +2,8 @@
 // TFRecord framing (length, its masked CRC-32C, data, its masked CRC-32C; little endian).
 //
 // Every start of a run writes a file of its own, named so that it sorts after the earlier ones. It
-// begins with a START session at the first step to come: readers then forget what earlier files hold
-// of that step and later ones, so that steps repeated after a crash appear once.
+// begins with a START session at the first step to come: readers then forget what earlier files
+// hold of that step and later ones, so that steps repeated after a crash appear once.
 #pragma once
 
 #include <cstdint>
