@@ -94,7 +94,7 @@ CONFIGS = {
                                        tie_word_embeddings=True),
     "qwen2_tied": QWEN2 | dict(hidden_size=128, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
                                rope_parameters={"rope_theta": 1e6, "rope_type": "default"}),
-    "qwen2_untied_windows": QWEN2 | dict(hidden_size=56, num_attention_heads=7, num_key_value_heads=1,
+    "qwen2_untied_windows": QWEN2 | dict(old=True, hidden_size=56, num_attention_heads=7, num_key_value_heads=1,
                                          use_sliding_window=True, sliding_window=9, max_window_layers=1),
     "qwen2_idle_window": QWEN2 | dict(old=True, rope_theta=1e6, use_sliding_window=False, sliding_window=9,
                                       max_window_layers=1, head_dim=96),
