@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/silu.h>
 
@@ -10,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/interval_attention.h"
+#include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 
@@ -59,7 +59,7 @@ at::Tensor DecoderLayer::Norm(const at::Tensor& x, const Parameters& p, LayerRol
 
 at::Tensor DecoderLayer::Project(const at::Tensor& x_TD, const Parameters& p, LayerRole weight,
                                  LayerRole bias) const {
-  return at::linear(x_TD, p[weight], p[bias]).view({x_TD.size(0), -1, head_dim_});
+  return Linear(x_TD, p[weight], p[bias]).view({x_TD.size(0), -1, head_dim_});
 }
 
 DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parameters& p,
@@ -78,14 +78,14 @@ at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
       inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
   const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
                                                inputs.masks[kind_], {.scale = score_scale_});
-  return at::linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput]);
+  return Linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput], {});
 }
 
 at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p) const {
-  const at::Tensor gate = at::linear(x_TD, p[LayerRole::kGate]);
+  const at::Tensor gate = Linear(x_TD, p[LayerRole::kGate], {});
   const at::Tensor active =
       activation_ == GateActivation::kSilu ? at::silu(gate) : at::gelu(gate, "tanh");
-  return at::linear(at::mul(active, at::linear(x_TD, p[LayerRole::kUp])), p[LayerRole::kDown]);
+  return Linear(at::mul(active, Linear(x_TD, p[LayerRole::kUp], {})), p[LayerRole::kDown], {});
 }
 
 }  // namespace osler
