@@ -1,13 +1,13 @@
 #include "model/decoder/decoder_layer.h"
 
 #include <ATen/ops/add.h>
-#include <ATen/ops/linear.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/gated_activation.h"
 #include "kernels/interval_attention.h"
+#include "kernels/linear.h"
 #include "kernels/norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -76,7 +76,7 @@ at::Tensor DecoderLayer::Rotate(const at::Tensor& x_THD, const Parameters& p, La
 
 at::Tensor DecoderLayer::Project(const at::Tensor& x_TD, const Parameters& p, LayerRole weight,
                                  LayerRole bias) const {
-  return at::linear(x_TD, p[weight], p[bias]).view({x_TD.size(0), -1, head_dim_});
+  return Linear(x_TD, p[weight], p[bias]).view({x_TD.size(0), -1, head_dim_});
 }
 
 DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parameters& p,
@@ -95,13 +95,13 @@ at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
       inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
   const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
                                                inputs.masks[kind_], {.scale = score_scale_});
-  return at::linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput]);
+  return Linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput], {});
 }
 
 at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p) const {
-  const at::Tensor gate = at::linear(x_TD, p[LayerRole::kGate]);
-  const at::Tensor up = at::linear(x_TD, p[LayerRole::kUp]);
-  return at::linear(GatedActivation(gate, up, activation_), p[LayerRole::kDown]);
+  const at::Tensor gate = Linear(x_TD, p[LayerRole::kGate], {});
+  const at::Tensor up = Linear(x_TD, p[LayerRole::kUp], {});
+  return Linear(GatedActivation(gate, up, activation_), p[LayerRole::kDown], {});
 }
 
 }  // namespace osler

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +13,7 @@
 #include "base/errors.h"
 #include "base/philox.h"
 #include "base/status_macros.h"
+#include "kernels/linear.h"
 
 namespace osler {
 namespace {
@@ -156,7 +156,7 @@ at::Tensor GenerationBatch::Logits(const SequenceInputs& inputs, const std::vect
     hidden_RD = at::index_select(
         hidden_RD, 0, at::from_blob(index.data(), {static_cast<int64_t>(index.size())}, at::kLong));
   }
-  return at::linear(hidden_RD, store_.slot(model_.head_slot).local).to(at::kDouble).contiguous();
+  return Linear(hidden_RD, store_.slot(model_.head_slot).local, {}).to(at::kDouble).contiguous();
 }
 
 int32_t GenerationBatch::Choose(const SequenceId& id, int64_t made,
