@@ -45,6 +45,34 @@ inline void Narrow(const float* from, int64_t n, BFloat16* to) {
   }
 }
 
+#if defined(__AVX512F__)
+inline __mmask16 LeadingWords(int64_t left) {
+  return left >= 16 ? 0xffff : static_cast<__mmask16>((1u << Most<int64_t>(left, 0)) - 1);
+}
+
+// to[w][i] = word w of row i of n; rows up to `padded` and words from `words` to `padded_words` are
+// zero. Both paddings are multiples of 16.
+template <class Row>
+inline void TransposeWords(Row row, int64_t n, int64_t padded, int64_t words, int64_t padded_words,
+                           void* to, int64_t stride) {
+  auto* const out = static_cast<uint32_t*>(to);
+  for (int64_t i = 0; i < padded; i += 16) {
+    for (int64_t w = 0; w < padded_words; w += 16) {
+      const __mmask16 mask = LeadingWords(words - w);
+      __m512i block[16];
+      for (int64_t j = 0; j < 16; ++j) {
+        block[j] = _mm512_setzero_si512();
+        if (i + j >= n) continue;
+        const auto* from = reinterpret_cast<const std::byte*>(row(i + j)) + 4 * w;
+        block[j] = _mm512_maskz_loadu_epi32(mask, from);
+      }
+      Transpose16(block);
+      for (int64_t j = 0; j < 16; ++j) _mm512_storeu_si512(out + (w + j) * stride + i, block[j]);
+    }
+  }
+}
+#endif
+
 // Words are numbers in the type of the sums.
 template <class In, class S, Digits digits>
 struct PlainKind {
@@ -89,6 +117,12 @@ struct PlainKind {
   template <class Row>
   static void PackTransposed(Row row, int64_t n, int64_t padded, int64_t width, Word* to,
                              int64_t stride) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(In) == 4) {
+      TransposeWords(row, n, padded, width, WidthStride(width), to, stride);
+      return;
+    }
+#endif
     constexpr int64_t kLane = kLanes<S>;
     for (int64_t i = 0; i < padded; i += kLane) {
       alignas(kVectorBytes) Word block[kLane * kMaxAttentionWidth];
@@ -156,24 +190,10 @@ struct PairKind {
     std::memset(out, 0, static_cast<size_t>(2 * stride * (padded - n)));
   }
 
-  // 16 words of each of 16 rows, from word w on, as 16 vectors along the rows.
   template <class Row>
   static void PackTransposed(Row row, int64_t n, int64_t padded, int64_t width, Word* to,
                              int64_t stride) {
-    for (int64_t i = 0; i < padded; i += 16) {
-      for (int64_t w = 0; w < WidthStride(width) / 2; w += 16) {
-        const __mmask16 words = Words(width / 2 - w);
-        __m512i block[16];
-        for (int64_t j = 0; j < 16; ++j) {
-          block[j] = i + j < n ? _mm512_maskz_loadu_epi32(words, row(i + j) + 2 * w)
-                               : _mm512_setzero_si512();
-        }
-        Transpose16(block);
-        for (int64_t j = 0; j < 16; ++j) {
-          _mm512_storeu_si512(to + (w + j) * stride + i, block[j]);
-        }
-      }
-    }
+    TransposeWords(row, n, padded, width / 2, WidthStride(width) / 2, to, stride);
   }
 
   template <class Row>
@@ -227,9 +247,6 @@ struct PairKind {
   }
 
  private:
-  static __mmask16 Words(int64_t left) {
-    return left >= 16 ? 0xffff : static_cast<__mmask16>((1u << Most<int64_t>(left, 0)) - 1);
-  }
   template <class Row>
   static __m512i Wide(Row row, int64_t n, int64_t i, int64_t d, __mmask16 words) {
     if (i >= n) return _mm512_setzero_si512();
@@ -238,7 +255,7 @@ struct PairKind {
   // The pairs (row i, row i + 1) at width d and the 15 after.
   template <class Row>
   static __m512i PairWords(Row row, int64_t n, int64_t i, int64_t d, int64_t width) {
-    const __mmask16 words = Words(width - d);
+    const __mmask16 words = LeadingWords(width - d);
     return _mm512_or_si512(Wide(row, n, i, d, words),
                            _mm512_slli_epi32(Wide(row, n, i + 1, d, words), 16));
   }

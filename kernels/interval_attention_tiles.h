@@ -59,7 +59,7 @@ inline constexpr int64_t kMaxAttentionWidth = 256;  // widths are multiples of 8
 // ones balance better.
 inline constexpr int64_t kForwardColumns = 1024;
 inline constexpr int64_t kBackwardColumns = 1024;
-inline constexpr int64_t kBackwardKeyValues = 65536;  // keys × width
+inline constexpr int64_t kBackwardKeyValues = 131072;  // keys × width
 
 // Scratch is aligned to 64 bytes.
 const AttentionKernels& GetAttentionKernels(CpuIsa isa, AttentionType type);
