@@ -123,7 +123,9 @@ TEST_F(EncoderTest, IdsBeyondTheVocabularyAreNamed) {
 }
 
 TEST_F(EncoderTest, LabelsOfTokenRecordsAreChecked) {
-  RecordBody body{{}, {1, 2, 3}, {1, -5, 3}};
+  RecordBody body;
+  body.input_ids = {1, 2, 3};
+  body.labels = {1, -5, 3};
   ASSERT_OK_AND_ASSIGN(const auto encoder, RecordEncoder::Create(*fs_, "", 10));
   EXPECT_THAT(encoder->Encode(testing::Trusted("t2", "s", body)),
               Fails(ExitCode::kData, HasSubstr("record t2: label 1 is -5")));
