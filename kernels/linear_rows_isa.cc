@@ -49,7 +49,7 @@ void Tile(const LinearRowsArguments& args, int64_t column, int64_t row) {
   constexpr int kPadded = (kValues + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
   const auto* weight = static_cast<const Weight*>(args.weight) + column * args.depth;
   const float* x = args.x + row * args.depth;
-  Vector<float> sums[kPadded] = {};
+  Vector<float> sums[kRows][kColumns] = {};  // in registers: every index below is a constant
   int64_t d = 0;
   for (; d + kLanes<float> <= args.depth; d += kLanes<float>) {
     Vector<float> weights[kColumns];
@@ -59,11 +59,15 @@ void Tile(const LinearRowsArguments& args, int64_t column, int64_t row) {
     }
     for (int r = 0; r < kRows; ++r) {
       const Vector<float> values = Load(x + r * args.depth + d);
-      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += weights[c] * values;
+      for (int c = 0; c < kColumns; ++c) sums[r][c] += weights[c] * values;
     }
   }
+  Vector<float> all[kPadded] = {};
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) all[r * kColumns + c] = sums[r][c];
+  }
   for (int first = 0; first < kValues; first += kLanes<float>) {
-    const Vector<float> totals = Totals(sums + first);
+    const Vector<float> totals = Totals(all + first);
     for (int i = first; i < Least(kValues, first + kLanes<float>); ++i) {
       const int r = i / kColumns, c = i % kColumns;
       float sum = totals[i - first];
@@ -77,11 +81,6 @@ void Tile(const LinearRowsArguments& args, int64_t column, int64_t row) {
 template <int kColumns, class Weight>
 void AllRows(const LinearRowsArguments& args, int64_t column) {
   int64_t row = 0;
-#if defined(__AVX512F__)  // 32 registers: enough for 16 sums
-  for (; row + 8 <= args.rows; row += 8) {
-    for (int half = 0; half < kColumns; half += 2) Tile<2, 8, Weight>(args, column + half, row);
-  }
-#endif
   for (; row + 4 <= args.rows; row += 4) Tile<kColumns, 4, Weight>(args, column, row);
   for (; row + 2 <= args.rows; row += 2) Tile<kColumns, 2, Weight>(args, column, row);
   for (; row < args.rows; ++row) Tile<kColumns, 1, Weight>(args, column, row);
