@@ -95,6 +95,7 @@ size_t NfcSegmentEnd(const std::string& text, size_t begin, bool& may_change) {
   may_change =
       first >= 0x300 &&
       utf8proc_get_property(static_cast<utf8proc_int32_t>(first))->decomp_seqindex != UINT16_MAX;
+  if (IsUnknownMark(first)) return end;  // and what follows does not pass it
   while (end < text.size()) {
     size_t next = end;
     if (StartsNfcSegment(NextCodePoint(text, next))) break;
