@@ -1,5 +1,6 @@
 #include "kernels/linear_cross_entropy.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -21,8 +22,8 @@
 namespace osler {
 namespace {
 
-// Of a narrow product on its way into a wide accumulator: it stays in the cache.
-constexpr int64_t kProductBytes = int64_t{4} << 20;
+// Of a narrow product on its way into a wide accumulator: it stays in its core's cache.
+constexpr int64_t kProductBytes = int64_t{1} << 20;
 
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
@@ -111,22 +112,26 @@ class TargetChunks {
 };
 
 // sum_VD += gradᵀ hidden. A product narrower than the accumulator is made a slice of the vocabulary
-// at a time.
+// at a time, each slice by one thread.
 void AddWeightGradient(const at::Tensor& grad_CV, const at::Tensor& hidden_CD, at::Tensor& sum_VD) {
   if (sum_VD.scalar_type() == hidden_CD.scalar_type()) {
     sum_VD.addmm_(grad_CV.t(), hidden_CD);
     return;
   }
   const int64_t vocabulary = sum_VD.size(0), width = hidden_CD.size(1);
-  const int64_t row_bytes = static_cast<int64_t>(hidden_CD.element_size()) * width;
-  const int64_t step = std::min(vocabulary, std::max<int64_t>(kProductBytes / row_bytes, 1));
-  at::Tensor product = at::empty({step, width}, hidden_CD.options());
-  for (int64_t v = 0; v < vocabulary; v += step) {
-    const int64_t count = std::min(step, vocabulary - v);
-    at::Tensor part = product.narrow(0, 0, count);
-    at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
-    sum_VD.narrow(0, v, count).add_(part);
-  }
+  const int64_t row_bytes =
+      std::max(static_cast<int64_t>(hidden_CD.element_size()) * width, int64_t{1});
+  const int64_t step = std::max<int64_t>(kProductBytes / row_bytes, 1);
+  at::parallel_for(0, (vocabulary + step - 1) / step, 1, [&](int64_t first, int64_t last) {
+    const at::NoGradGuard no_grad;  // the guard of the calling thread does not reach here
+    const at::Tensor product = at::empty({std::min(step, vocabulary), width}, hidden_CD.options());
+    for (int64_t v = first * step; v < std::min(last * step, vocabulary); v += step) {
+      const int64_t count = std::min(step, vocabulary - v);
+      at::Tensor part = product.narrow(0, 0, count);
+      at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
+      sum_VD.narrow(0, v, count).add_(part);
+    }
+  });
 }
 
 template <typename A>
