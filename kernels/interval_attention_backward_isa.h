@@ -93,9 +93,18 @@ class BackwardPass {
     const int64_t padded = RoundUp(n, Kind::kKeyStep);
     const auto k = [&](int64_t i) { return RowOf<Input>(args_.k, keys_.begin + i, head); };
     const auto v = [&](int64_t i) { return RowOf<Input>(args_.v, keys_.begin + i, head); };
-    Kind::PackRows(k, n, padded, width, s_.key_rows);
-    Kind::PackRows(v, n, padded, width, s_.value_rows);
-    Kind::PackRowPairs(k, n, RoundUp(n, 32), width, s_.key_pairs, s_.block_keys / kPair);
+    if constexpr (Kind::kInPlace) {
+      key_rows_ = {RowOf<Word>(args_.k, keys_.begin, head), args_.k.row_stride, 1};
+      value_rows_ = {RowOf<Word>(args_.v, keys_.begin, head), args_.v.row_stride, 1};
+      key_turned_ = {key_rows_.data, 1, key_rows_.row_stride};
+    } else {
+      key_rows_ = {s_.key_rows, stride() / kPair, 1};
+      value_rows_ = {s_.value_rows, stride() / kPair, 1};
+      key_turned_ = Kind::ByWidth(s_.key_rows, s_.key_pairs, s_.block_keys / kPair, 0, width);
+      Kind::PackRows(k, n, padded, width, s_.key_rows);
+      Kind::PackRows(v, n, padded, width, s_.value_rows);
+      Kind::PackRowPairs(k, n, RoundUp(n, 32), width, s_.key_pairs, s_.block_keys / kPair);
+    }
     const auto bytes = static_cast<size_t>(padded * stride()) * sizeof(Sum);
     std::memset(s_.grad_key, 0, bytes);
     std::memset(s_.grad_value, 0, bytes);
@@ -164,17 +173,15 @@ class BackwardPass {
   // `computed`.
   void AddPart(Span part, Span rows, Span computed, int64_t at) {
     const int64_t width = args_.width, columns = part.size(), n = computed.size();
-    const LeftMatrix<Word> keys = {s_.key_rows, stride() / kPair, 1};
-    const LeftMatrix<Word> values = {s_.value_rows, stride() / kPair, 1};
     const RightMatrix<Sum> scores = {s_.scores + part.begin, kColumns};
     const RightMatrix<Sum> grad_weights = {s_.grad_weights + part.begin, kColumns};
     const GemmShape shape = {n, columns, Kind::WidthWords(width)};
     if (n > 0) {
       const int64_t from = at + computed.begin;
-      Kind::Multiply(Into::kStore, shape, keys.At(from, 0), {s_.query + part.begin, kColumns},
+      Kind::Multiply(Into::kStore, shape, key_rows_.At(from, 0), {s_.query + part.begin, kColumns},
                      scores.At(computed.begin, 0));
-      Kind::Multiply(Into::kStore, shape, values.At(from, 0), {s_.grad_out + part.begin, kColumns},
-                     grad_weights.At(computed.begin, 0));
+      Kind::Multiply(Into::kStore, shape, value_rows_.At(from, 0),
+                     {s_.grad_out + part.begin, kColumns}, grad_weights.At(computed.begin, 0));
       scale_.Cap(scores, computed, columns);
     }
     for (int64_t c = part.begin; c < part.end; c += kStrip) {
@@ -185,8 +192,7 @@ class BackwardPass {
       }
     }
     if (n == 0) return;
-    const LeftMatrix<Word> turned =
-        Kind::ByWidth(s_.key_rows, s_.key_pairs, s_.block_keys / kPair, at + computed.begin, width);
+    const LeftMatrix<Word> turned = key_turned_.At(0, (at + computed.begin) / kPair);
     Kind::Multiply(
         Into::kAdd, {Kind::WidthRows(width), columns, n / kPair}, turned,
         {s_.grad_scores_paired + computed.begin / kPair * kColumns + part.begin, kColumns},
@@ -276,6 +282,7 @@ class BackwardPass {
   const Span keys_;
   Scratch s_;
   ScoreScale scale_;
+  LeftMatrix<Word> key_rows_{}, value_rows_{}, key_turned_{};  // of the block's keys
 };
 
 }  // namespace

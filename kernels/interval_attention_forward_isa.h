@@ -91,6 +91,18 @@ class ForwardPass {
   }
 
   void PackKeys(Span keys) {
+    if constexpr (Kind::kInPlace) {
+      const int64_t head = block_.key_head;
+      keys_ = {RowOf<Word>(args_.k, keys.begin, head), args_.k.row_stride, 1};
+      values_ = {RowOf<Word>(args_.v, keys.begin, head), 1, args_.v.row_stride};
+    } else {
+      keys_ = {s_.key_rows, stride() / kPair, 1};
+      values_ = Kind::ByWidth(s_.value_rows, s_.value_pairs, kKeys / kPair, 0, args_.width);
+      CopyKeys(keys);
+    }
+  }
+
+  void CopyKeys(Span keys) {
     const int64_t head = block_.key_head, width = args_.width;
     const auto k = [&](int64_t i) { return RowOf<Input>(args_.k, keys.begin + i, head); };
     const auto v = [&](int64_t i) { return RowOf<Input>(args_.v, keys.begin + i, head); };
@@ -121,18 +133,15 @@ class ForwardPass {
     const RightMatrix<Word> weights = {s_.weights, Kind::kColumns};
     const RightMatrix<Word> query = Query(t).At(0, part.begin);
     const RightMatrix<Sum> out = Out(t).At(0, part.begin);
-    const LeftMatrix<Word> keys = {s_.key_rows, stride() / kPair, 1};
     Kind::Multiply(Into::kStore, {rows.size(), columns, Kind::WidthWords(width)},
-                   keys.At(rows.begin, 0), {query.data, query.stride}, scores.At(rows.begin, 0));
+                   keys_.At(rows.begin, 0), {query.data, query.stride}, scores.At(rows.begin, 0));
     scale_.Cap(scores, rows, columns);
     for (int64_t c = 0; c < columns; c += kStrip) {
       Softmax(t, part.begin + c, rows, scores.At(0, c), weights.At(0, c));
     }
-    const LeftMatrix<Word> values =
-        Kind::ByWidth(s_.value_rows, s_.value_pairs, kKeys / kPair, rows.begin, width);
     const RightMatrix<Word> used = weights.At(rows.begin / kPair, 0);
-    Kind::Multiply(Into::kAdd, {Kind::WidthRows(width), columns, words}, values,
-                   {used.data, used.stride}, out);
+    Kind::Multiply(Into::kAdd, {Kind::WidthRows(width), columns, words},
+                   values_.At(0, rows.begin / kPair), {used.data, used.stride}, out);
   }
 
   // Scores of one strip of columns to weights 2^(score − top); sums and outputs follow the top.
@@ -226,6 +235,7 @@ class ForwardPass {
   const AttentionBlock& block_;
   Scratch s_;
   ScoreScale scale_;
+  LeftMatrix<Word> keys_{}, values_{};  // of the key tile: by key, and by width
 };
 
 }  // namespace

@@ -81,7 +81,9 @@ struct PlainKind {
   using Word = S;
   struct Registers {};
   static constexpr Digits kDigits = digits;
-  static constexpr int kPair = 1;              // numbers a word
+  static constexpr int kPair = 1;  // numbers a word
+  // Products read the caller's keys where they lie.
+  static constexpr bool kInPlace = sizeof(In) == sizeof(S);
   static constexpr int64_t kColumns = 64;      // of a tile
   static constexpr int64_t kPartColumns = 64;  // columns whose range of keys is cut together
   static constexpr int64_t kPartKeys = 48;     // keys whose range of columns is cut together
@@ -153,6 +155,7 @@ struct PairKind {
   using Word = uint32_t;
   static constexpr Digits kDigits = Digits::kFew;
   static constexpr int kPair = 2;
+  static constexpr bool kInPlace = false;
 #if defined(__AMX_BF16__)
   using Registers = TileRegisters;
   static constexpr int64_t kColumns = 128, kPartColumns = 32, kPartKeys = 32, kKeyStep = 32;
