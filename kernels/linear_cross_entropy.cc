@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/accumulate.h"
 #include "kernels/cpu_rows.h"
 #include "kernels/linear_cross_entropy_cpu.h"
 
@@ -129,7 +130,8 @@ void AddWeightGradient(const at::Tensor& grad_CV, const at::Tensor& hidden_CD, a
       const int64_t count = std::min(step, vocabulary - v);
       at::Tensor part = product.narrow(0, 0, count);
       at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
-      sum_VD.narrow(0, v, count).add_(part);
+      at::Tensor rows_VD = sum_VD.narrow(0, v, count);
+      Accumulate(rows_VD, part);
     }
   });
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/accumulate.h"
 
 namespace osler {
 
@@ -46,7 +47,7 @@ at::Tensor& ParameterStore::GradientOf(int64_t index) {
 void ParameterStore::AddGradient(int64_t index, const at::Tensor& gradient) {
   at::Tensor& sum = GradientOf(index);
   if (!gradient.is_sparse()) {
-    sum.add_(gradient);
+    Accumulate(sum, gradient);
     return;
   }
   // An embedding's gradient: a row for every token. Adding rows costs tokens × width; a dense one

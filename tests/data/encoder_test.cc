@@ -1,6 +1,7 @@
 #include "data/encoder.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/deid/gate.h"
 #include "tests/data/shard_records.h"
@@ -60,7 +61,7 @@ class EncoderTest : public ::testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<RecordEncoder>> Create(int64_t vocab_size = 0) {
-    return RecordEncoder::Create(*fs_, directory_.path(), vocab_size);
+    return RecordEncoder::Create(*fs_, directory_.path(), {.vocab_size = vocab_size});
   }
 
   TempDir directory_;
@@ -79,6 +80,42 @@ TEST_F(EncoderTest, LabelsAreTheAnswerAndItsEnd) {
   EXPECT_THAT(record.labels,
               ElementsAre(-100, -100, -100, -100, -100, -100, -100, -100, -100, -100, -100, -100,
                           -100, -100, -100, -100, -100, 'a', '!', 258, -100));
+}
+
+TEST_F(EncoderTest, TheTargetSaysWhichTurnsAreLearned) {
+  WriteTokenizer();
+  WriteTemplate();
+  const std::vector<Message> chat = {
+      {"user", "q"}, {"assistant", "a"}, {"user", "r"}, {"assistant", "b"}};
+  std::set<std::string> digests;
+  for (const auto& [target, learned] : std::vector<std::pair<Target, std::vector<int32_t>>>{
+           {Target::kAssistant, {'a', 258, 'b', 258}}, {Target::kLastTurn, {'b', 258}}}) {
+    ASSERT_OK_AND_ASSIGN(const auto encoder,
+                         RecordEncoder::Create(*fs_, directory_.path(), {.target = target}));
+    ASSERT_OK_AND_ASSIGN(EncodedRecord record, encoder->EncodeMessages(chat, false));
+    std::erase(record.labels, kIgnore);
+    EXPECT_EQ(record.labels, learned);
+    digests.insert(encoder->digest());
+  }
+  ASSERT_OK_AND_ASSIGN(const auto all,
+                       RecordEncoder::Create(*fs_, directory_.path(), {.target = Target::kAll}));
+  ASSERT_OK_AND_ASSIGN(const EncodedRecord record, all->EncodeMessages(chat, false));
+  EXPECT_EQ(record.labels, record.ids);
+  digests.insert(all->digest());
+  EXPECT_EQ(digests.size(), 3u);  // the sidecar of lengths also says where targets are
+}
+
+TEST_F(EncoderTest, ABuiltInTemplateNeedsItsTokens) {
+  WriteTokenizer();
+  const auto create = [&](const char* name) {
+    return *RecordEncoder::Create(*fs_, directory_.path(),
+                                  {.chat_template = {.name = name, .date = ""}});
+  };
+  ASSERT_OK_AND_ASSIGN(const EncodedRecord record, create("gemma")->Encode(chat_));
+  EXPECT_EQ(record.ids.front(), 256);
+  EXPECT_THAT(create("chatml")->Encode(chat_),
+              Fails(ExitCode::kConfig, HasSubstr("<|im_end|>, which is no token")));
+  EXPECT_THAT(create("bert")->Encode(chat_), Fails(ExitCode::kConfig, HasSubstr("llama3")));
 }
 
 TEST_F(EncoderTest, TokenRecordsPassWithoutAnyTokenizer) {
@@ -105,7 +142,7 @@ TEST_F(EncoderTest, WithoutAChatTemplateChatsAreRefusedAndTextsAreNot) {
   ASSERT_OK_AND_ASSIGN(const auto encoder, Create());
   EXPECT_THAT(encoder->Encode(chat_), Fails(ExitCode::kConfig, HasSubstr("has no chat template")));
   ASSERT_NE(encoder->tokenizer(), nullptr);
-  EXPECT_THAT(encoder->tokenizer()->Encode("hi", SpecialTokens::kAdd).ids, ElementsAre('h', 'i'));
+  EXPECT_THAT(encoder->tokenizer()->Encode("hi", SpecialTokens::kAdd)->ids, ElementsAre('h', 'i'));
   EXPECT_EQ(encoder->digest().size(), 32u);
 }
 
@@ -126,7 +163,7 @@ TEST_F(EncoderTest, LabelsOfTokenRecordsAreChecked) {
   RecordBody body;
   body.input_ids = {1, 2, 3};
   body.labels = {1, -5, 3};
-  ASSERT_OK_AND_ASSIGN(const auto encoder, RecordEncoder::Create(*fs_, "", 10));
+  ASSERT_OK_AND_ASSIGN(const auto encoder, RecordEncoder::Create(*fs_, "", {.vocab_size = 10}));
   EXPECT_THAT(encoder->Encode(testing::Trusted("t2", "s", body)),
               Fails(ExitCode::kData, HasSubstr("record t2: label 1 is -5")));
   body.labels[1] = 10;
