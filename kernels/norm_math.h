@@ -1,9 +1,11 @@
 // The arithmetic of RMS normalisation that norms and norm-then-rotate share. For *_isa.cc files:
-// see vector_math.h.
+// see vector.h.
 #pragma once
 
+#include <math.h>
+
 #include "kernels/norm_style.h"
-#include "kernels/vector_math.h"
+#include "kernels/vector.h"
 
 namespace osler {
 namespace {
