@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <string_view>
-#include <utility>
 
 namespace osler {
 namespace {
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // The length of the longest end of `text` that begins `stop` without completing it.
 size_t Overlap(std::string_view text, std::string_view stop) {
@@ -18,11 +15,6 @@ size_t Overlap(std::string_view text, std::string_view stop) {
 }
 
 }  // namespace
-
-std::string TextStream::Decoded(size_t from, size_t to) const {
-  return tokenizer_.Decode(
-      {ids_.begin() + static_cast<ptrdiff_t>(from), ids_.begin() + static_cast<ptrdiff_t>(to)});
-}
 
 size_t TextStream::StopOf(const std::string& text) const {
   size_t first = std::string::npos;
@@ -40,10 +32,9 @@ std::string TextStream::Release(size_t keep) {
 std::string TextStream::Append(int32_t id) {
   if (tokenizer_.IsSpecial(id)) return "";
   ids_.push_back(id);
-  const std::string before = Decoded(prefix_, read_), all = Decoded(prefix_, ids_.size());
-  if (all.size() <= before.size() || std::string_view(all).ends_with(kReplacement)) return "";
-  held_ += all.substr(before.size());
-  prefix_ = std::exchange(read_, ids_.size());
+  const std::string piece = decoder_.Push(id);
+  if (piece.empty()) return "";
+  held_ += piece;
   if (const size_t stop = StopOf(held_); stop != std::string::npos) {
     held_.resize(stop);
     stopped_ = true;
@@ -56,15 +47,14 @@ std::string TextStream::Append(int32_t id) {
 
 std::string TextStream::Finish() {
   if (!stopped_) {
-    held_ += Decoded(prefix_, ids_.size()).substr(Decoded(prefix_, read_).size());
+    held_ += decoder_.Finish();
     if (const size_t stop = StopOf(held_); stop != std::string::npos) held_.resize(stop);
   }
-  read_ = ids_.size();
   return Release(0);
 }
 
 std::string TextStream::text() const {
-  std::string text = Decoded(0, ids_.size());
+  const std::string text = tokenizer_.Decode(ids_);
   return text.substr(0, StopOf(text));
 }
 

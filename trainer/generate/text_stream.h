@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/tokenizer/stream_decoder.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace osler {
@@ -13,7 +14,7 @@ namespace osler {
 class TextStream {
  public:
   TextStream(const Tokenizer& tokenizer, const std::vector<std::string>& stops)
-      : tokenizer_(tokenizer), stops_(stops) {}
+      : tokenizer_(tokenizer), decoder_(tokenizer), stops_(stops) {}
 
   // Text that became certain: whole characters that belong to no beginning of a stop string.
   std::string Append(int32_t id);
@@ -25,16 +26,13 @@ class TextStream {
   std::string text() const;
 
  private:
-  std::string Decoded(size_t from, size_t to) const;
   size_t StopOf(const std::string& text) const;
   std::string Release(size_t keep);
 
   const Tokenizer& tokenizer_;
+  StreamDecoder decoder_;
   const std::vector<std::string>& stops_;
   std::vector<int32_t> ids_;
-  // ids_[prefix_, read_) are decoded and again in front of the next ones, because a decoder may
-  // treat the first token of a text in its own way.
-  size_t prefix_ = 0, read_ = 0;
   std::string held_;  // decoded, not yet given out
   bool stopped_ = false;
 };
