@@ -117,6 +117,9 @@ absl::Status Plan::State::Count() {
       ++kept;
       const bool cut = options.long_records == LongRecordPolicy::kTruncate;
       counts.tokens += cut ? std::min(tokens, options.sequence_length) : tokens;
+      if (length.last_target == 0) continue;
+      const bool lost = cut && length.first_target >= options.sequence_length;
+      ++(lost ? counts.cut_off : counts.taught);
     }
     counts.records += records;
     if (sources[k].weight == 0) continue;

@@ -68,6 +68,8 @@ struct Cursor {
 // too.
 struct PlanCounts {
   int64_t records = 0, truncated = 0, split = 0, dropped = 0, tokens = 0;
+  int64_t taught = 0;   // records with a target that training sees
+  int64_t cut_off = 0;  // records whose targets all stand behind the cut
 };
 
 // Walks the packs in order. Not thread-safe.

@@ -51,6 +51,17 @@ std::vector<StreamSource> SourcesOf(
   return result;
 }
 
+// Cutting off all that a record teaches is legal, and hardly ever meant.
+absl::Status CheckTargets(const PlanCounts& counts, int64_t sequence_length) {
+  if (counts.cut_off == 0) return absl::OkStatus();
+  const std::string what = absl::StrCat(
+      counts.cut_off, " records are longer than data.sequence_length ", sequence_length,
+      " and lose all that they teach; raise it, or set data.long_records to split or drop");
+  if (counts.taught == 0) return DataError(absl::StrCat("nothing to learn: all ", what));
+  LogWarning("{}", what);
+  return absl::OkStatus();
+}
+
 int64_t BroadcastInt(Communicator& world, int64_t value) {
   at::Tensor x = at::full({1}, value, at::kLong);
   world.Broadcast(x, 0);
@@ -199,6 +210,7 @@ absl::Status Trainer::State::OpenStream() {
     LogInfo("{} training records, {} tokens; longer than {}: {} truncated, {} split, {} dropped",
             counts.records, counts.tokens, config.data().sequence_length(), counts.truncated,
             counts.split, counts.dropped);
+    OSLER_RETURN_IF_ERROR(CheckTargets(counts, config.data().sequence_length()));
     int64_t trained = 0;
     for (const AdamW::Moments& one : optimizer->moments()) trained += one.master.numel();
     if (trained < store.parameter_count()) {

@@ -144,6 +144,20 @@ TEST(PlanTest, TheOrderIsThatOfFormatVersionOne) {
   EXPECT_EQ(digest.Hex(), "1b18c860c296410520de42626300d98067b3d27425181ad5c95607669507e096");
 }
 
+TEST(PlanTest, RecordsThatLoseTheirTargetsAreCounted) {
+  // No target; all before the cut; some before it; the first right behind it; as long as the cut.
+  const Lengths lengths = {{30, 0, 0}, {30, 1, 9}, {30, 9, 29}, {30, 10, 12}, {10, 1, 9}};
+  const auto counts = [&](LongRecordPolicy policy) {
+    return MakePlan(lengths, {.sequence_length = 10, .long_records = policy})->counts();
+  };
+  EXPECT_EQ(counts(LongRecordPolicy::kTruncate).cut_off, 1);
+  EXPECT_EQ(counts(LongRecordPolicy::kTruncate).taught, 3);
+  EXPECT_EQ(counts(LongRecordPolicy::kSplit).cut_off, 0);
+  EXPECT_EQ(counts(LongRecordPolicy::kSplit).taught, 4);
+  EXPECT_EQ(counts(LongRecordPolicy::kDrop).cut_off, 0);
+  EXPECT_EQ(counts(LongRecordPolicy::kDrop).taught, 1);
+}
+
 TEST(PlanTest, LongRecordsAreTruncatedSplitOrDropped) {
   Lengths lengths(4);
   lengths[0].tokens = 10;

@@ -164,6 +164,19 @@ def test_long_records_by_policy(base, tmp_path, policy):
     assert {"truncate": "6 truncated", "split": "6 split", "drop": "no"}[policy] in message
 
 
+def test_a_cut_before_every_target(base, tmp_path):
+    """Two records teach behind position 8 only: with another one that is a warning, alone there is nothing to learn."""
+    late = [([1 + i] * 20, [-100] * 12 + [1 + i] * 8) for i in range(2)]
+    early = ([9] * 20, [-100] + [9] * 19)
+    some = common.build_tokens(tmp_path / "some", [*late, early])
+    message = train(tmp_path, base[0] / "model", some, 0, "--set", "data.sequence_length=8", "--set", "train.steps=1")
+    assert "2 records are longer than data.sequence_length 8" in message
+    none = common.build_tokens(tmp_path / "none", late)
+    message = train(tmp_path, base[0] / "model", none, 3, "--set", "data.sequence_length=8", "--set",
+                    f"train.output={tmp_path}/other")
+    assert "nothing to learn" in message and "data.long_records" in message
+
+
 def test_nan_loss_names_step_and_packs(base, tmp_path):
     message = train(tmp_path, base[0] / "model", base[1], 3, "--set", "optimizer.lr=1e30", train__steps=6,
                     optimizer__clip_norm=0)
