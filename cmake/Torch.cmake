@@ -19,6 +19,7 @@ target_include_directories(osler_torch INTERFACE ${shim})
 target_include_directories(osler_torch SYSTEM INTERFACE
   ${OSLER_TORCH_DIR}/include ${OSLER_TORCH_DIR}/include/torch/csrc/api/include)
 target_link_libraries(osler_torch INTERFACE
-  ${OSLER_TORCH_DIR}/lib/libtorch_cpu.so ${OSLER_TORCH_DIR}/lib/libc10.so)
+  ${OSLER_TORCH_DIR}/lib/libtorch_cpu.so ${OSLER_TORCH_DIR}/lib/libc10.so
+  ${OSLER_TORCH_DIR}/lib/libgomp.so.1)  # one OpenMP runtime, and pool of threads, for torch and us
 target_link_options(osler_torch INTERFACE -Wl,-rpath,${OSLER_TORCH_DIR}/lib)
 add_library(osler::torch ALIAS osler_torch)
