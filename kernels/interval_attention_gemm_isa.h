@@ -93,7 +93,7 @@ inline void MultiplyStrip(Into into, int64_t m, int64_t k, LeftMatrix<Word> a,
 template <class Word, class Sum>
 inline void MultiplyVectors(Into into, GemmShape shape, LeftMatrix<Word> a,
                             RightMatrix<const Word> b, RightMatrix<Sum> c) {
-  constexpr int64_t kDepth = 64;
+  constexpr int64_t kDepth = 128;
   constexpr int64_t kLane = kLanes<Sum>;
   for (int64_t k = 0; k < shape.k; k += kDepth, into = Into::kAdd) {
     const int64_t depth = Least(kDepth, shape.k - k);
