@@ -188,6 +188,9 @@ def test_output_directory_of_another_run(base, tmp_path):
     before = (tmp_path / "run/log/metrics.jsonl").read_bytes()
     message = train(tmp_path, base[0] / "model", base[1], 5, train__steps=2, train__seed=8)
     assert "another run" in message and "seed" in message
+    for key, value in [("data__target", "all"), ("data__template", "chatml"), ("train__freeze", ["model.norm.weight"])]:
+        message = train(tmp_path, base[0] / "model", base[1], 5, **{"train__steps": 2, key: value})
+        assert "another run" in message and key.replace("__", ".") in message
     assert (tmp_path / "run/log/metrics.jsonl").read_bytes() == before
 
 
