@@ -31,9 +31,10 @@ class BackwardPass {
       grad_key = carver.Take<Sum>(block_keys * stride);
       grad_value = carver.Take<Sum>(block_keys * stride);
       query = carver.Take<Word>(kColumns * stride / kPair);
-      query_paired = carver.Take<Word>(kColumns * stride / kPair);
+      const int64_t paired = kColumns * RoundUp(stride, Kind::PairedStrip(width)) / kPair;
+      query_paired = carver.Take<Word>(paired);
       grad_out = carver.Take<Word>(kColumns * stride / kPair);
-      grad_out_paired = carver.Take<Word>(kColumns * stride / kPair);
+      grad_out_paired = carver.Take<Word>(paired);
       grad_query = carver.Take<Sum>(kColumns * stride);
       row = carver.Take<Sum>(kColumns * stride);
       scores = carver.Take<Sum>(kKeys * kColumns);
@@ -246,14 +247,17 @@ class BackwardPass {
   void AddToKeys(Span rows, Span range, int64_t at) {
     range = {RoundDown(range.begin, Kind::kRangeStep), RoundUp(range.end, Kind::kRangeStep)};
     const int64_t width = Kind::WidthColumns(args_.width), row_words = kColumns / kPair;
-    const GemmShape shape = {rows.size(), width, range.size() / kPair};
+    const int64_t strip = Kind::PairedStrip(args_.width);
     const int64_t left = rows.begin * row_words + range.begin / kPair;
-    const int64_t right = range.begin / kPair * stride();
-    const int64_t to = (at + rows.begin) * stride();
-    Kind::Multiply(Into::kAdd, shape, {s_.weights + left, row_words, 1},
-                   {s_.grad_out_paired + right, stride()}, {s_.grad_value + to, stride()});
-    Kind::Multiply(Into::kAdd, shape, {s_.grad_scores + left, row_words, 1},
-                   {s_.query_paired + right, stride()}, {s_.grad_key + to, stride()});
+    for (int64_t w = 0; w < width; w += strip) {
+      const GemmShape shape = {rows.size(), Least(strip, width - w), range.size() / kPair};
+      const int64_t right = (w * kColumns + range.begin * strip) / kPair;
+      const int64_t to = (at + rows.begin) * stride() + w;
+      Kind::Multiply(Into::kAdd, shape, {s_.weights + left, row_words, 1},
+                     {s_.grad_out_paired + right, strip}, {s_.grad_value + to, stride()});
+      Kind::Multiply(Into::kAdd, shape, {s_.grad_scores + left, row_words, 1},
+                     {s_.query_paired + right, strip}, {s_.grad_key + to, stride()});
+    }
   }
 
   void AddRow(const Sum* from, Sum scale, Sum* to) const {
