@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "data/encoder.h"
+#include "tools/chat_options.h"
 #include "tools/commands.h"
 #include "tools/jsonl.h"
 #include "trainer/generate/generator.h"
@@ -40,6 +41,7 @@ struct Flags {
   std::string model, input, output, prompt, message, precision = "fp32";
   std::vector<std::string> stops;
   GenerationOptions options;
+  EncoderOptions encoding;
 };
 
 at::ScalarType DtypeOf(const std::string& precision) {
@@ -234,7 +236,8 @@ absl::Status Run(Fs& fs, Flags flags) {
   }
   OSLER_ASSIGN_OR_RETURN(const auto generator,
                          Generator::Load(fs, flags.model, DtypeOf(flags.precision)));
-  OSLER_ASSIGN_OR_RETURN(const auto encoder, RecordEncoder::Create(fs, flags.model));
+  OSLER_ASSIGN_OR_RETURN(const auto encoder,
+                         RecordEncoder::Create(fs, flags.model, flags.encoding));
   if (!flags.stops.empty() && encoder->tokenizer() == nullptr) {
     return Annotate(Tokenizer::Load(fs, flags.model).status(), "--stop needs a tokenizer");
   }
@@ -279,6 +282,7 @@ void AddGenerateCommand(CLI::App& app, Fs& fs, Action& action) {
                       "JSON lines to write; replaced only when complete");
   command->add_option("--prompt", flags->prompt, "one text to continue on standard output");
   command->add_option("--message", flags->message, "one user's turn to answer on standard output");
+  AddChatOptions(*command, flags->encoding.chat_template);
   command->add_option("--stop", flags->stops, "end a text before this string; may be repeated")
       ->allow_extra_args(false);
   AddSamplingOptions(*command, flags->options);

@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "data/encoder.h"
+#include "tools/chat_options.h"
 #include "tools/commands.h"
 #include "tools/jsonl.h"
 
@@ -126,11 +127,7 @@ void AddTokenizeCommand(CLI::App& app, Fs& fs, Action& action) {
           "what the mask of a chat covers: assistant (every assistant turn), last_turn, all")
       ->transform(CLI::CheckedTransformer(targets).description(""))
       ->default_str("assistant");
-  command->add_option("--template", flags->options.chat_template.name,
-                      "a built-in chat template, gemma, llama3 or chatml, in place of the "
-                      "directory's own");
-  command->add_option("--date", flags->options.chat_template.date,
-                      "YYYY-MM-DD, for chat templates that write today's date");
+  AddChatOptions(*command, flags->options.chat_template);
   command->callback([&fs, &action, flags] { action = [&fs, flags] { return Run(fs, *flags); }; });
 }
 

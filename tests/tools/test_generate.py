@@ -3,6 +3,7 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -207,6 +208,21 @@ def test_text_is_what_transformers_decodes(tmp_path, chat_model):
         assert line["prompt_tokens"] == len(ids)
         assert line["output_ids"] == greedy(reference, ids, 40, [1, 106])
         assert line["text"] == tokenizer.decode(line["output_ids"], skip_special_tokens=True)
+
+
+def test_built_in_template(tmp_path, chat_model):
+    """A directory without a template answers chats through the built-in one named: Gemma's own says the same."""
+    path, tokenizer = chat_model
+    bare = tmp_path / "bare"
+    shutil.copytree(path, bare)
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    line = generate(tmp_path, bare, [{"messages": CHAT}], "--max-new-tokens", 5, "--template", "gemma")[0]
+    ids = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert line["prompt_tokens"] == len(ids)
+    assert line["output_ids"] == greedy(load(path), ids, 5, [1, 106])
 
 
 def test_stop_strings(tmp_path, chat_model):
