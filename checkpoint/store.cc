@@ -216,15 +216,27 @@ absl::Status CheckpointStore::MovePointer(std::string_view name, int64_t step) {
   return status;
 }
 
+absl::Status CheckpointStore::MoveUnlessThere(std::string_view name, int64_t step) {
+  const auto now = StepOfPointer(name);
+  if (now.ok() && *now == step) return absl::OkStatus();
+  return MovePointer(name, step);
+}
+
+absl::Status CheckpointStore::MoveLatest(int64_t step) {
+  return MoveUnlessThere(kLatestName, step);
+}
+
 absl::Status CheckpointStore::MoveBest(int64_t step) {
   if (!fs_.Exists(StepDirectory(step))) return absl::OkStatus();
-  const auto now = Best();
-  if (now.ok() && *now == step) return absl::OkStatus();
-  return MovePointer(kBestName, step);
+  return MoveUnlessThere(kBestName, step);
 }
 
 absl::StatusOr<std::optional<int64_t>> CheckpointStore::Best() const {
-  const std::string path = JoinPath(directory_, kBestName);
+  return StepOfPointer(kBestName);
+}
+
+absl::StatusOr<std::optional<int64_t>> CheckpointStore::StepOfPointer(std::string_view name) const {
+  const std::string path = JoinPath(directory_, name);
   if (!fs_.Exists(path)) return std::nullopt;
   const auto text = fs_.ReadFile(path);
   if (!text.ok()) return Reclassify(text.status(), ExitCode::kCheckpoint);

@@ -60,6 +60,9 @@ class CheckpointStore {
   // that fails is a warning: the checkpoint itself is durable by then.
   absl::Status Save(int64_t step, const CheckpointState& state,
                     std::optional<int64_t> best = std::nullopt);
+  // Makes `latest` name `step`, the newest good one: a crash may have come between a checkpoint and
+  // its name there.
+  absl::Status MoveLatest(int64_t step);
   // Makes `best` name `step`; does nothing when that is so already or there is no such checkpoint.
   absl::Status MoveBest(int64_t step);
   // The step that `best` names; nullopt when there is no `best`, a checkpoint error when it names
@@ -87,6 +90,8 @@ class CheckpointStore {
   absl::Status Stage(const std::string& temporary, int64_t step, const CheckpointState& state);
   absl::Status Publish(const std::string& temporary, int64_t step);
   absl::Status MovePointer(std::string_view name, int64_t step);
+  absl::Status MoveUnlessThere(std::string_view name, int64_t step);
+  absl::StatusOr<std::optional<int64_t>> StepOfPointer(std::string_view name) const;
   absl::Status Retain(int64_t step);
   absl::Status PutBackReplaced();
   void Quarantine(int64_t step, const std::string& reason);

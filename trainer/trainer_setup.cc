@@ -130,6 +130,10 @@ absl::Status Trainer::State::LoadParameters() {
     OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
     OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, checkpoints->NewestGood());
     resume = newest.value_or(-1);
+    if (!newest.has_value()) return absl::OkStatus();
+    if (const absl::Status moved = checkpoints->MoveLatest(*newest); !moved.ok()) {
+      LogWarning("cannot move 'latest' to step-{}: {}", *newest, std::string(moved.message()));
+    }
     return absl::OkStatus();
   }));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {

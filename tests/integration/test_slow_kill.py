@@ -61,6 +61,17 @@ def test_kill_in_phase(world, phase):
     check_equal(world, run)
 
 
+def test_kill_between_the_last_checkpoint_and_its_name(world):
+    """The run is complete but for `latest`: running again says so, and mends it."""
+    tmp, config, _, _ = world
+    run = tmp / "unnamed"
+    path = config(run.name)
+    common.osler("train", "--config", path, expect=None, OSLER_FAILPOINTS=f"latest@{STEPS}=kill")
+    assert (run / "checkpoints/latest").read_text().strip() == f"step-{STEPS - 1}"
+    assert "nothing to do" in common.osler("train", "--config", path).stderr
+    check_equal(world, run)
+
+
 def start_traced(path, trace):
     """A run, returned at the moment it visits its first phase."""
     process = subprocess.Popen([common.OSLER, "train", "--config", str(path)],
