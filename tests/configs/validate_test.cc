@@ -102,7 +102,7 @@ TEST(TrainRulesTest, ValidationSourcesAreNamedAfterTheirBuild) {
     return ValidationName(source);
   };
   EXPECT_EQ(name("work/medqa/validation"), "medqa");
-  EXPECT_EQ(name("/work/medqa-dev/train/"), "medqa-dev");
+  EXPECT_EQ(name("/data/medqa-dev/train/"), "medqa-dev");
   EXPECT_EQ(name("validation"), "validation");
   EXPECT_EQ(name("work/a b.1"), "a_b.1");
   EXPECT_EQ(name("/"), "");
