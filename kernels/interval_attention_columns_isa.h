@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/interval_attention_panels_isa.h"
+#include "kernels/interval_attention_pairs_isa.h"
 
 namespace osler::OSLER_ISA {
 namespace {
