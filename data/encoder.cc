@@ -167,13 +167,12 @@ absl::StatusOr<EncodedRecord> RecordEncoder::EncodeText(std::string_view text) c
   OSLER_RETURN_IF_ERROR(state_->no_end_of_text);
   if (static_cast<int64_t>(text.size()) > kMaxTextBytes)
     return DataError("the text is longer than 1 GiB");
-  const absl::StatusOr<Encoding> encoding = state_->tokenizer->Encode(text, SpecialTokens::kAdd);
-  if (!encoding.ok()) return encoding.status();
-  EncodedRecord out{encoding->ids, {}};
-  if (encoding->back == 0 || out.ids.back() != state_->end_of_text)
+  OSLER_ASSIGN_OR_RETURN(Encoding encoding, state_->tokenizer->Encode(text, SpecialTokens::kAdd));
+  EncodedRecord out{std::move(encoding.ids), {}};
+  if (encoding.back == 0 || out.ids.back() != state_->end_of_text)
     out.ids.push_back(state_->end_of_text);
   out.labels = out.ids;
-  std::fill_n(out.labels.begin(), encoding->front, kIgnore);
+  std::fill_n(out.labels.begin(), encoding.front, kIgnore);
   OSLER_RETURN_IF_ERROR(state_->CheckIds(out.ids, "token"));
   return out;
 }
