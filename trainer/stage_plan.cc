@@ -93,6 +93,10 @@ StagePlan PlanStages(std::span<const int64_t> block_costs, int64_t head_cost,
   return StagePlan{shape, CutInto(blocks, parts, Combine::kSum, even)};
 }
 
+StagePlan WholeModel(const Model& model) {
+  return {.shape = {}, .begins = {0, static_cast<int64_t>(model.blocks.size())}};
+}
+
 std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int rank) {
   std::set<int64_t> slots;
   for (int chunk = 0; chunk < plan.shape.chunks; ++chunk) {

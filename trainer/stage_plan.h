@@ -46,6 +46,9 @@ int64_t HeadCost(const Model& model, const ParameterStore& store);
 StagePlan PlanStages(std::span<const int64_t> block_costs, int64_t head_cost,
                      const PipelineShape& shape);
 
+// One stage with every block.
+StagePlan WholeModel(const Model& model);
+
 // The slots that the chunks of a rank use, ascending: its blocks', and the head's on the last
 // virtual stage. A tied head is the embedding's slot, which then stands on both ends.
 std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int rank);
