@@ -22,7 +22,8 @@ struct BlockRun {
   at::Tensor out;  // with its graph
 };
 
-// x [T, D] (or T / tensor ranks rows). PRE: the block's parameters are in memory. Throws c10::Error.
+// x [T, D] (or T / tensor ranks rows). PRE: the block's parameters are in memory. Throws
+// c10::Error.
 BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Tensor& x,
                   const SequenceInputs& inputs, Graph graph);
 

@@ -52,8 +52,8 @@ StagePass::StagePass(const WalkParts& parts, const WalkOptions& options, const P
       blocks_(static_cast<int64_t>(parts.model.blocks.size())),
       lowest_(LowestTrainable(parts.model, parts.store, task.goal)),
       head_slots_{parts.model.head_slot},
-      block_holds_head_(AnyBlockHas(parts.model, parts.plan, parts.pipeline.rank(),
-                                    parts.model.head_slot)),
+      block_holds_head_(
+          AnyBlockHas(parts.model, parts.plan, parts.pipeline.rank(), parts.model.head_slot)),
       actions_(ScheduleOf(parts.pipeline.rank())),
       visits_(ListVisits()),
       exchange_(
@@ -165,9 +165,8 @@ void StagePass::FinishForward(int64_t micro_batch, const at::Tensor& x) {
     loss = TrainHead(flight, x);
   } else {
     const at::NoGradGuard no_grad;
-    const at::Tensor log_probs =
-        TargetLogProbs(x, parts_.store.slot(parts_.model.head_slot).local, flight.batch.targets_T,
-                       kChunkTokens);
+    const at::Tensor log_probs = TargetLogProbs(x, parts_.store.slot(parts_.model.head_slot).local,
+                                                flight.batch.targets_T, kChunkTokens);
     loss = {-log_probs.to(at::kDouble).sum().item<double>(), flight.batch.target_tokens};
   }
   Leave();
@@ -177,9 +176,9 @@ LossSum StagePass::TrainHead(InFlight& flight, const at::Tensor& x) {
   const int64_t slot = parts_.model.head_slot;
   const ParameterSlot& head = parts_.store.slot(slot);
   const at::Tensor sum = head.trainable ? task_.gradients->Accumulator(slot) : at::Tensor();
-  LinearCrossEntropyResult loss = LinearCrossEntropy(
-      x, head.local, flight.batch.targets_T, sum,
-      {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
+  LinearCrossEntropyResult loss =
+      LinearCrossEntropy(x, head.local, flight.batch.targets_T, sum,
+                         {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
   return {loss.loss_sum, loss.count};

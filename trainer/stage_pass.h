@@ -22,7 +22,7 @@ struct PassTask {
   PassGoal goal = PassGoal::kHidden;
   int64_t micro_batches = 1;
   MicroBatchSource make;
-  double gradient_scale = 0;           // these two for kGradients
+  double gradient_scale = 0;  // these two for kGradients
   GradientReducer* gradients = nullptr;
 };
 
@@ -71,7 +71,8 @@ class StagePass {
   const int64_t blocks_;  // of the model
   const int64_t lowest_;  // the first block with something to train
   const std::vector<int64_t> head_slots_;
-  const bool block_holds_head_;  // tied, with the embedding on this rank, which completes the gradient
+  const bool
+      block_holds_head_;  // tied, with the embedding on this rank, which completes the gradient
   const std::vector<PipelineAction> actions_;
   const std::vector<int64_t> visits_;
   size_t visit_ = 0;

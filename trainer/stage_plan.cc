@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "base/check.h"
 
@@ -108,6 +109,16 @@ std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int
   }
   if (rank == plan.shape.stages - 1) slots.insert(model.head_slot);
   return {slots.begin(), slots.end()};
+}
+
+std::unique_ptr<Communicator> TiedGroup(const Model& model, Communicator& pipeline) {
+  const auto& embedding = model.blocks.front()->slots();
+  const bool tied =
+      std::find(embedding.begin(), embedding.end(), model.head_slot) != embedding.end();
+  if (!tied || pipeline.size() == 1) return nullptr;
+  const bool end = pipeline.rank() == 0 || pipeline.rank() == pipeline.size() - 1;
+  auto group = pipeline.Split(end ? 0 : 1, pipeline.rank());
+  return end ? std::move(group) : nullptr;
 }
 
 }  // namespace osler

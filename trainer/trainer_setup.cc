@@ -100,7 +100,7 @@ EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size)
 StepOptions StepOptionsOf(const config::Train& config) {
   const config::Optimizer& o = config.optimizer();
   StepOptions options;
-  options.recompute =
+  options.walk.recompute =
       config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
   options.micro_batch = config.train().micro_batch();
   options.clip_norm = o.clip_norm();
@@ -160,8 +160,8 @@ absl::Status Trainer::State::LoadParameters() {
           for (size_t i = 0; i < store.slots().size(); ++i)
             store.Allocate(static_cast<int64_t>(i), dtype);
         }
-        train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
-                                                 std::move(groups));
+        train_step = std::make_unique<TrainStep>(model, store, mesh, WholeModel(model),
+                                                 StepOptionsOf(config), std::move(groups));
         return resume < 0 ? absl::OkStatus() : Resume(resume);
       }));
 }

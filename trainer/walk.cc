@@ -8,7 +8,9 @@ namespace osler {
 
 struct Walk::Own {
   explicit Own(ParameterStore& store)
-      : pipeline(MakeSingleCommunicator()), shard(MakeSingleCommunicator()), residency(store, *shard) {}
+      : pipeline(MakeSingleCommunicator()),
+        shard(MakeSingleCommunicator()),
+        residency(store, *shard) {}
   std::unique_ptr<Communicator> pipeline, shard;
   Residency residency;
 };
@@ -48,7 +50,11 @@ std::vector<LossSum> Walk::Evaluate(int64_t micro_batches, MicroBatchSource make
 }
 
 at::Tensor Walk::Hidden(const SequenceInputs& inputs) {
-  const auto make = [&](int64_t) { return MicroBatch{.inputs = inputs}; };
+  const auto make = [&](int64_t) {
+    MicroBatch batch;
+    batch.inputs = inputs;
+    return batch;
+  };
   const PassTask task{PassGoal::kHidden, 1, make};
   StagePass pass(parts_, options_, task);
   pass.Execute();

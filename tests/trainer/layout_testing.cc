@@ -166,8 +166,8 @@ class Collector {
   }
   std::map<std::string, at::Tensor> Take() {
     for (const auto& [name, whole] : wholes_)
-      EXPECT_TRUE(whole.eq(whole).all().item<bool>()) << "parts of the gradient of " << name
-                                                       << " are on no rank";
+      EXPECT_TRUE(whole.eq(whole).all().item<bool>())
+          << "parts of the gradient of " << name << " are on no rank";
     return std::move(wholes_);
   }
 

@@ -17,8 +17,8 @@ namespace osler::testing {
 
 // A model and a global batch. Parameters are all drawn at random, the same under every layout.
 struct TinyCase {
-  std::string config;                // the text of a config.json
-  std::vector<std::string> trained;  // beginnings of the names of what is trained; empty: all
+  std::string config = {};                // the text of a config.json
+  std::vector<std::string> trained = {};  // beginnings of the names of what is trained; empty: all
   int packs = 7;
 };
 // Three layers each, an odd vocabulary where nothing cuts it; fields of the family.
@@ -27,12 +27,12 @@ std::string TinyLlama(int layers, bool tied_head);
 Pack RandomPack(int64_t number, int64_t vocab_size);
 
 struct Layout {
-  std::string name;
-  MeshShape mesh;
+  std::string name = {};
+  MeshShape mesh = {};
   int chunks = 1;  // of a pipeline stage
   ZeroLevel zero = ZeroLevel::kOptimizer;
   int micro_batch = 1;  // packs
-  WalkOptions walk;
+  WalkOptions walk = {};
 };
 // "pipeline 2 × data 2", or the layout's name.
 std::string Describe(const Layout& layout);

@@ -25,7 +25,8 @@ MeshShape Pipeline(int stages, int data = 1) { return {{stages, data, 1, 1, 1}};
 constexpr WalkOptions kRecompute{.recompute = RecomputeMode::kFull};
 
 void ExpectSameAsOneRank(const TinyCase& tiny, const std::vector<Layout>& layouts) {
-  const Outcome one = Compute(tiny, {.name = "one rank", .mesh = Pipeline(1), .micro_batch = tiny.packs});
+  const Outcome one =
+      Compute(tiny, {.name = "one rank", .mesh = Pipeline(1), .micro_batch = tiny.packs});
   for (const Layout& layout : layouts) {
     SCOPED_TRACE(Describe(layout));
     ExpectSame(one, Compute(tiny, layout));
@@ -55,9 +56,8 @@ TEST(PipelineTest, InterleavedOverThreeStages) {
 TEST(PipelineTest, AnyNumberOfMicroBatches) {
   for (int packs = 1; packs <= 7; ++packs) {
     SCOPED_TRACE(absl::StrCat(packs, " micro-batches"));
-    ExpectSameAsOneRank(
-        {.config = TinyLlama(4, /*tied_head=*/false), .packs = packs},
-        {{.mesh = Pipeline(3)}, {.mesh = Pipeline(2), .chunks = 2}});
+    ExpectSameAsOneRank({.config = TinyLlama(4, /*tied_head=*/false), .packs = packs},
+                        {{.mesh = Pipeline(3)}, {.mesh = Pipeline(2), .chunks = 2}});
   }
 }
 
