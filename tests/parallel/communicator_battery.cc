@@ -60,7 +60,7 @@ void AllReduceEqualsRankOrder(Communicator& comm) {
       for (const ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax}) {
         SCOPED_TRACE(std::string(c10::toString(dtype)) + " of " + std::to_string(n));
         at::Tensor x = inputs[static_cast<size_t>(comm.rank())].clone();
-        comm.AllReduce(x, op);
+        comm.AllReduce(x, op).Wait();
         EXPECT_TRUE(x.equal(Expected(inputs, op)));
       }
     }
@@ -72,7 +72,7 @@ void Fp64SumOfIntegersIsExact(Communicator& comm) {
   const int64_t ranks = comm.size();
   const at::Tensor i = at::arange(n, at::kDouble);
   at::Tensor x = i * (comm.rank() + 1) + comm.rank();
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   const auto* values = x.const_data_ptr<double>();
   int64_t wrong = 0;
   for (int64_t k = 0; k < n; ++k) {
@@ -86,7 +86,7 @@ void Bf16IsReducedInFp32(Communicator& comm) {
   // bf16 has 8 significant bits: 256 + 1 rounds back to 256 at every step, while fp32 keeps the
   // ones.
   at::Tensor x = at::full({100}, comm.rank() == 0 ? 256.0 : 1.0, at::kBFloat16);
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   const at::Tensor expected = at::full({100}, 255.0 + comm.size(), at::kFloat).to(at::kBFloat16);
   EXPECT_TRUE(x.equal(expected)) << x[0].item<float>();
 }
@@ -94,7 +94,7 @@ void Bf16IsReducedInFp32(Communicator& comm) {
 void Int64KeepsEveryBit(Communicator& comm) {
   const int64_t big = (int64_t{1} << 60) + 1;
   at::Tensor x = at::full({3}, comm.rank() == 0 ? big : int64_t{1}, at::kLong);
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   EXPECT_EQ(x[2].item<int64_t>(), big + comm.size() - 1);
 }
 
@@ -102,7 +102,7 @@ void MaxKeepsNan(Communicator& comm) {
   for (int bad = 0; bad < comm.size(); ++bad) {
     at::Tensor x = at::full({5}, 1.0 + comm.rank(), at::kFloat);
     if (comm.rank() == bad) x[3] = std::numeric_limits<float>::quiet_NaN();
-    comm.AllReduce(x, ReduceOp::kMax);
+    comm.AllReduce(x, ReduceOp::kMax).Wait();
     EXPECT_TRUE(std::isnan(x[3].item<float>()));
     EXPECT_EQ(x[2].item<float>(), static_cast<float>(comm.size()));
   }
@@ -111,13 +111,13 @@ void MaxKeepsNan(Communicator& comm) {
 void RunsRepeatBitForBit(Communicator& comm) {
   const at::Tensor input = Input(comm.rank(), 500'009, at::kFloat);
   at::Tensor first = input.clone();
-  comm.AllReduce(first, ReduceOp::kSum);
+  comm.AllReduce(first, ReduceOp::kSum).Wait();
   at::Tensor of_rank_0 = first.clone();
-  comm.Broadcast(of_rank_0, 0);
+  comm.Broadcast(of_rank_0, 0).Wait();
   EXPECT_TRUE(first.equal(of_rank_0));
   for (int run = 0; run < 3; ++run) {
     at::Tensor again = input.clone();
-    comm.AllReduce(again, ReduceOp::kSum);
+    comm.AllReduce(again, ReduceOp::kSum).Wait();
     EXPECT_TRUE(again.equal(first));
   }
 }
@@ -125,17 +125,17 @@ void RunsRepeatBitForBit(Communicator& comm) {
 void ManySmallCollectivesInARow(Communicator& comm) {
   for (int64_t k = 0; k < 200; ++k) {
     at::Tensor x = at::full({k % 9 + 1}, k + comm.rank(), at::kLong);
-    comm.AllReduce(x, ReduceOp::kSum);
+    comm.AllReduce(x, ReduceOp::kSum).Wait();
     const int64_t n = comm.size();
     ASSERT_EQ(x[0].item<int64_t>(), n * k + n * (n - 1) / 2);
-    if (k % 10 == 0) comm.Barrier();
+    if (k % 10 == 0) comm.Barrier().Wait();
   }
 }
 
 void AViewIsReducedAndNothingBesideIt(Communicator& comm) {
   at::Tensor whole = at::ones({30}, at::kDouble);
   at::Tensor view = whole.narrow(0, 10, 10);
-  comm.AllReduce(view, ReduceOp::kSum);
+  comm.AllReduce(view, ReduceOp::kSum).Wait();
   EXPECT_EQ(whole.sum().item<double>(), 20.0 + 10.0 * comm.size());
 }
 
@@ -144,13 +144,13 @@ void BroadcastFromEveryRoot(Communicator& comm) {
     for (const int64_t n : SizesFor(dtype)) {
       const int root = static_cast<int>(n % comm.size());
       at::Tensor x = Input(comm.rank(), n, dtype);
-      comm.Broadcast(x, root);
+      comm.Broadcast(x, root).Wait();
       EXPECT_TRUE(x.equal(Input(root, n, dtype)));
     }
   }
   for (int root = 0; root < comm.size(); ++root) {
     at::Tensor x = at::full({3}, comm.rank(), at::kLong);
-    comm.Broadcast(x, root);
+    comm.Broadcast(x, root).Wait();
     EXPECT_EQ(x[1].item<int64_t>(), root);
   }
 }
@@ -158,12 +158,12 @@ void BroadcastFromEveryRoot(Communicator& comm) {
 void BadTensorsAreRefused(Communicator& comm) {
   at::Tensor strided = at::ones({4, 4}, at::kFloat).t();
   strided = strided.narrow(0, 0, 2);
-  EXPECT_THROW(comm.AllReduce(strided, ReduceOp::kSum), c10::Error);
+  EXPECT_THROW(comm.AllReduce(strided, ReduceOp::kSum).Wait(), c10::Error);
   at::Tensor half = at::ones({4}, at::kHalf);
-  EXPECT_THROW(comm.Broadcast(half, 0), c10::Error);
+  EXPECT_THROW(comm.Broadcast(half, 0).Wait(), c10::Error);
   at::Tensor fine = at::ones({4}, at::kFloat);
-  EXPECT_THROW(comm.Broadcast(fine, comm.size()), c10::Error);
-  comm.AllReduce(fine, ReduceOp::kSum);  // the group still works
+  EXPECT_THROW(comm.Broadcast(fine, comm.size()).Wait(), c10::Error);
+  comm.AllReduce(fine, ReduceOp::kSum).Wait();  // the group still works
   EXPECT_EQ(fine[0].item<float>(), static_cast<float>(comm.size()));
 }
 
@@ -174,17 +174,17 @@ void SplitMakesOrderedGroups(Communicator& comm) {
   EXPECT_EQ(half->size(), members);
   EXPECT_EQ(half->rank(), members - 1 - comm.rank() / 2);
   at::Tensor x = at::full({2}, comm.rank(), at::kLong);
-  half->AllReduce(x, ReduceOp::kSum);
+  half->AllReduce(x, ReduceOp::kSum).Wait();
   int64_t expected = 0;
   for (int r = color; r < comm.size(); r += 2) expected += r;
   EXPECT_EQ(x[0].item<int64_t>(), expected);
 
   const std::unique_ptr<Communicator> own = comm.Split(comm.rank(), 0);
   EXPECT_EQ(own->size(), 1);
-  own->Barrier();
+  own->Barrier().Wait();
   const std::unique_ptr<Communicator> same = comm.Split(0, 0);
   EXPECT_EQ(same->rank(), comm.rank());
-  same->Barrier();
+  same->Barrier().Wait();
 }
 
 void MeshAxesSumOverTheirRanks(Communicator& comm) {
@@ -194,11 +194,13 @@ void MeshAxesSumOverTheirRanks(Communicator& comm) {
   shape.sizes[static_cast<size_t>(Axis::kData)] = comm.size() / tensor;
   ASSERT_OK_AND_ASSIGN(const Mesh mesh, Mesh::Create(shape, comm));
   at::Tensor across = at::full({1}, comm.rank(), at::kLong);
-  mesh.comm(Axis::kTensor).AllReduce(across, ReduceOp::kSum);  // neighbours: the innermost axis
+  mesh.comm(Axis::kTensor)
+      .AllReduce(across, ReduceOp::kSum)
+      .Wait();  // neighbours: the innermost axis
   const int64_t base = comm.rank() / tensor * tensor;
   EXPECT_EQ(across.item<int64_t>(), tensor == 2 ? 2 * base + 1 : base);
   at::Tensor along = at::full({1}, comm.rank(), at::kLong);
-  mesh.comm(Axis::kData).AllReduce(along, ReduceOp::kSum);
+  mesh.comm(Axis::kData).AllReduce(along, ReduceOp::kSum).Wait();
   int64_t expected = 0;
   for (int r = comm.rank() % tensor; r < comm.size(); r += tensor) expected += r;
   EXPECT_EQ(along.item<int64_t>(), expected);
@@ -241,6 +243,212 @@ void LongAndEmptyMessagesTravel(Communicator& comm) {
   }
 }
 
+// Rank r's part of an all-gather's tensor.
+at::Tensor Part(int rank, int64_t n, at::ScalarType dtype) { return Input(rank + 11, n, dtype); }
+
+void AllGatherMakesWhole(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : SizesFor(dtype)) {
+      // Two tensors in one message, of different sizes.
+      at::Tensor x = at::zeros({n * comm.size()}, dtype);
+      at::Tensor y = at::zeros({5 * comm.size()}, at::kDouble);
+      x.narrow(0, comm.rank() * n, n).copy_(Part(comm.rank(), n, dtype));
+      y.narrow(0, comm.rank() * 5, 5).fill_(comm.rank() + 0.5);
+      comm.AllGather({x, y}).Wait();
+      for (int r = 0; r < comm.size(); ++r) {
+        EXPECT_TRUE(x.narrow(0, r * n, n).equal(Part(r, n, dtype)));
+        EXPECT_EQ(y[r * 5 + 4].item<double>(), r + 0.5);
+      }
+    }
+  }
+}
+
+void ReduceScatterSumsOwnPart(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : {0, 1, 7, 4097, 20'003}) {
+      SCOPED_TRACE(std::string(c10::toString(dtype)) + " of " + std::to_string(n));
+      const std::vector<at::Tensor> inputs = Inputs(comm.size(), n * comm.size(), dtype);
+      at::Tensor x = inputs[static_cast<size_t>(comm.rank())].clone();
+      at::Tensor y = at::full({3 * comm.size()}, comm.rank() + 1, at::kLong);
+      comm.ReduceScatter({x, y}).Wait();
+      const at::Tensor expected = Expected(inputs, ReduceOp::kSum);
+      EXPECT_TRUE(x.narrow(0, comm.rank() * n, n).equal(expected.narrow(0, comm.rank() * n, n)));
+      EXPECT_EQ(y[comm.rank() * 3 + 1].item<int64_t>(), comm.size() * (comm.size() + 1) / 2);
+    }
+  }
+}
+
+void ALargeReduceScatterGoesInPieces(Communicator& comm) {
+  const int64_t n = 300'007, ranks = comm.size();
+  const at::Tensor i = at::arange(n * ranks, at::kDouble);
+  at::Tensor x = i * (comm.rank() + 1);
+  at::Tensor small = at::full({ranks}, 1.0, at::kFloat);
+  comm.ReduceScatter({small, x, small.clone()}).Wait();
+  const at::Tensor expected = i.narrow(0, comm.rank() * n, n) * (ranks * (ranks + 1) / 2);
+  EXPECT_TRUE(x.narrow(0, comm.rank() * n, n).equal(expected));
+  EXPECT_EQ(small[comm.rank()].item<float>(), static_cast<float>(ranks));
+}
+
+// Sizes of what `from` sends to `to`: empty, tiny and too big for one note.
+int64_t PairCount(int from, int to) {
+  constexpr int64_t kCounts[] = {3, 0, 2000, 70'001, 1};
+  return kCounts[(from * 3 + to) % 5];
+}
+
+void AllToAllDeliversEveryPair(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    std::vector<at::Tensor> send, receive;
+    for (int r = 0; r < comm.size(); ++r) {
+      send.push_back(Input(comm.rank() * 31 + r, PairCount(comm.rank(), r), dtype));
+      receive.push_back(at::zeros({PairCount(r, comm.rank())}, dtype));
+    }
+    comm.AllToAll(send, receive).Wait();
+    for (int r = 0; r < comm.size(); ++r) {
+      const at::Tensor expected = Input(r * 31 + comm.rank(), PairCount(r, comm.rank()), dtype);
+      EXPECT_TRUE(receive[static_cast<size_t>(r)].equal(expected)) << "from rank " << r;
+    }
+  }
+}
+
+// A ring in both directions at once, large enough that nothing fits buffers; three rounds in
+// flight arrive in the order sent.
+void TransfersCrossWithoutDeadlock(Communicator& comm) {
+  if (comm.size() == 1) return;
+  const int next = (comm.rank() + 1) % comm.size();
+  const int last = (comm.rank() + comm.size() - 1) % comm.size();
+  std::vector<Handle> handles;
+  std::vector<at::Tensor> kept, forward, backward;
+  for (int round = 0; round < 3; ++round) {
+    const int64_t n = round == 1 ? 1 : 300'000;
+    kept.push_back(at::full({n}, comm.rank() * 10 + round, at::kFloat));
+    forward.push_back(at::zeros({n}, at::kFloat));
+    backward.push_back(at::zeros({n}, at::kFloat));
+    handles.push_back(comm.Send(kept.back(), next));
+    handles.push_back(comm.Send(kept.back(), last));
+    handles.push_back(comm.Receive(forward.back(), last));
+    handles.push_back(comm.Receive(backward.back(), next));
+  }
+  for (Handle& handle : handles) handle.Wait();
+  for (int round = 0; round < 3; ++round) {
+    const auto i = static_cast<size_t>(round);
+    // With two ranks both neighbours are the same one and both tensors hold the same value.
+    EXPECT_TRUE(forward[i].eq(last * 10 + round).all().item<bool>());
+    EXPECT_TRUE(backward[i].eq(next * 10 + round).all().item<bool>());
+  }
+}
+
+// Everything at once in three groups, started and waited for in orders that differ from rank to
+// rank.
+void GroupsDoNotWaitForEachOther(Communicator& comm) {
+  const auto rows = comm.Split(comm.rank() / 2, comm.rank(), "rows");
+  const auto columns = comm.Split(comm.rank() % 2, comm.rank(), "columns");
+  Communicator* groups[] = {&comm, rows.get(), columns.get()};
+  constexpr int kRounds = 5;
+  std::vector<at::Tensor> xs[3];
+  std::vector<Handle> handles;
+  for (int turn = 0; turn < 3; ++turn) {
+    const auto g = static_cast<size_t>((turn + comm.rank()) % 3);
+    for (int round = 0; round < kRounds; ++round) {
+      const int64_t n = round % 2 == 0 ? 3 : 60'000;
+      xs[g].push_back(at::full({n}, comm.rank() + 1.0, at::kDouble));
+      handles.push_back(groups[g]->AllReduce(xs[g].back(), ReduceOp::kSum));
+    }
+  }
+  for (size_t i = 0; i < handles.size(); ++i) {
+    const size_t step = comm.rank() % 2 == 0 ? i : handles.size() - 1 - i;
+    handles[step].Wait();
+  }
+  for (size_t g = 0; g < 3; ++g) {
+    double expected = 0;
+    for (int r = 0; r < comm.size(); ++r) {
+      if (g == 1 && r / 2 != comm.rank() / 2) continue;
+      if (g == 2 && r % 2 != comm.rank() % 2) continue;
+      expected += r + 1.0;
+    }
+    for (const at::Tensor& x : xs[g]) EXPECT_TRUE(x.eq(expected).all().item<bool>());
+  }
+}
+
+void DroppedHandlesGoOn(Communicator& comm) {
+  at::Tensor x = at::full({50'000}, 1.0, at::kFloat);
+  (void)comm.AllReduce(x, ReduceOp::kSum);
+  // Kept alive by nobody else.
+  (void)comm.AllReduce(at::ones({20'000}, at::kFloat), ReduceOp::kSum);
+  comm.Barrier().Wait();  // collectives of a group run in order
+  EXPECT_TRUE(x.eq(comm.size()).all().item<bool>());
+}
+
+void TrafficFollowsTheFormulas(Communicator& comm) {
+  const std::unique_ptr<Communicator> group = comm.Split(0, comm.rank(), "counted");
+  const int64_t n = comm.size(), others = n - 1;
+  int64_t sent = 0;
+  const auto expect = [&](int64_t bytes) {
+    sent += bytes;
+    EXPECT_EQ(group->traffic().bytes_sent, sent);
+  };
+  expect(0);
+  const int64_t equal = 64 * n * 100;  // slices of equal size, one piece
+  group->AllReduce(at::ones({equal}, at::kFloat), ReduceOp::kSum).Wait();
+  expect(2 * equal * 4 * others / n);
+  group->AllReduce(at::ones({100}, at::kDouble), ReduceOp::kSum).Wait();  // small
+  expect(800 * others);
+  group->AllGather({at::ones({7 * n}, at::kFloat), at::ones({9000 * n}, at::kBFloat16)}).Wait();
+  expect((7 * 4 + 9000 * 2) * others);
+  group->ReduceScatter({at::ones({7 * n}, at::kFloat), at::ones({9000 * n}, at::kBFloat16)}).Wait();
+  expect((7 * 4 + 9000 * 2) * others);
+  group->Broadcast(at::ones({5000}, at::kLong), 0).Wait();
+  expect(group->rank() == 0 ? 40'000 * others : 0);
+  std::vector<at::Tensor> send, receive;
+  for (int r = 0; r < comm.size(); ++r) {
+    send.push_back(at::ones({1000 * r}, at::kFloat));
+    receive.push_back(at::ones({1000 * group->rank()}, at::kFloat));
+  }
+  group->AllToAll(send, receive).Wait();
+  expect(4000 * (n * others / 2 - group->rank()));
+  group->Barrier().Wait();
+  expect(0);
+  int64_t started = 7;
+  if (n > 1) {
+    at::Tensor x = at::ones({1000}, at::kFloat);
+    if (group->rank() == 0) group->Send(x, 1).Wait();
+    if (group->rank() == 1) group->Receive(x, 0).Wait();
+    expect(group->rank() == 0 ? 4000 : 0);
+    started += group->rank() < 2;
+  }
+  EXPECT_EQ(group->traffic().collectives, n == 1 ? 0 : started);
+}
+
+void TheRecorderKnowsLastAndPending(Communicator& comm) {
+  if (comm.size() == 1) return;
+  const std::unique_ptr<Communicator> group = comm.Split(0, comm.rank(), "tensor");
+  comm.recorder().SetBlock("layer 3");
+  group->AllReduce(at::ones({10}, at::kFloat), ReduceOp::kSum, "model.norm.weight").Wait();
+  const auto last = group->recorder().LastCompleted();
+  ASSERT_TRUE(last.has_value());
+  EXPECT_EQ(last->operation, "all-reduce");
+  EXPECT_EQ(last->what, "model.norm.weight");
+  EXPECT_EQ(last->group, "tensor");
+  EXPECT_EQ(last->block, "layer 3");
+  EXPECT_EQ(last->bytes, 40);
+  EXPECT_TRUE(comm.recorder().Pending().empty());
+  Handle receive;
+  at::Tensor x = at::zeros({2}, at::kLong);
+  if (comm.rank() == 1) {
+    receive = comm.Receive(x, 0, "late");
+    const auto pending = comm.recorder().Pending();
+    ASSERT_EQ(pending.size(), 1u);
+    EXPECT_EQ(pending[0].what, "late");
+    EXPECT_EQ(pending[0].number, last->number + 1);
+  }
+  group->Barrier().Wait();
+  if (comm.rank() == 0) comm.Send(x, 1).Wait();
+  receive.Wait();
+  EXPECT_TRUE(comm.recorder().Pending().empty());
+  for (size_t i = 0; i < FlightRecorder::kCapacity + 3; ++i) group->Barrier().Wait();
+  EXPECT_EQ(comm.recorder().Entries().size(), FlightRecorder::kCapacity);
+  comm.recorder().SetBlock("");
+}
+
 }  // namespace
 
 const std::vector<BatteryCase>& CommunicatorBattery() {
@@ -257,6 +465,15 @@ const std::vector<BatteryCase>& CommunicatorBattery() {
       {"BadTensorsAreRefused", BadTensorsAreRefused},
       {"SplitMakesOrderedGroups", SplitMakesOrderedGroups},
       {"MeshAxesSumOverTheirRanks", MeshAxesSumOverTheirRanks},
+      {"AllGatherMakesWhole", AllGatherMakesWhole},
+      {"ReduceScatterSumsOwnPart", ReduceScatterSumsOwnPart},
+      {"ALargeReduceScatterGoesInPieces", ALargeReduceScatterGoesInPieces},
+      {"AllToAllDeliversEveryPair", AllToAllDeliversEveryPair},
+      {"TransfersCrossWithoutDeadlock", TransfersCrossWithoutDeadlock},
+      {"GroupsDoNotWaitForEachOther", GroupsDoNotWaitForEachOther},
+      {"DroppedHandlesGoOn", DroppedHandlesGoOn},
+      {"TrafficFollowsTheFormulas", TrafficFollowsTheFormulas},
+      {"TheRecorderKnowsLastAndPending", TheRecorderKnowsLastAndPending},
       {"StatusIsAgreedOn", StatusIsAgreedOn},
       {"LowestFailingRankIsHeard", LowestFailingRankIsHeard},
       {"LongAndEmptyMessagesTravel", LongAndEmptyMessagesTravel},
