@@ -1,6 +1,5 @@
 #include "kernels/linear_cross_entropy.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -22,9 +21,6 @@
 
 namespace osler {
 namespace {
-
-// Of a narrow product on its way into a wide accumulator: it stays in its core's cache.
-constexpr int64_t kProductBytes = int64_t{1} << 20;
 
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
@@ -112,30 +108,6 @@ class TargetChunks {
   at::Tensor logits_CV_;  // of one chunk, used again by the next
 };
 
-// sum_VD += gradᵀ hidden. A product narrower than the accumulator is made a slice of the vocabulary
-// at a time, each slice by one thread.
-void AddWeightGradient(const at::Tensor& grad_CV, const at::Tensor& hidden_CD, at::Tensor& sum_VD) {
-  if (sum_VD.scalar_type() == hidden_CD.scalar_type()) {
-    sum_VD.addmm_(grad_CV.t(), hidden_CD);
-    return;
-  }
-  const int64_t vocabulary = sum_VD.size(0), width = hidden_CD.size(1);
-  const int64_t row_bytes =
-      std::max(static_cast<int64_t>(hidden_CD.element_size()) * width, int64_t{1});
-  const int64_t step = std::max<int64_t>(kProductBytes / row_bytes, 1);
-  at::parallel_for(0, (vocabulary + step - 1) / step, 1, [&](int64_t first, int64_t last) {
-    const at::NoGradGuard no_grad;  // the guard of the calling thread does not reach here
-    const at::Tensor product = at::empty({std::min(step, vocabulary), width}, hidden_CD.options());
-    for (int64_t v = first * step; v < std::min(last * step, vocabulary); v += step) {
-      const int64_t count = std::min(step, vocabulary - v);
-      at::Tensor part = product.narrow(0, 0, count);
-      at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
-      at::Tensor rows_VD = sum_VD.narrow(0, v, count);
-      Accumulate(rows_VD, part);
-    }
-  });
-}
-
 template <typename A>
 double SumLossOf(const SoftmaxTerms& terms, const at::Tensor& targets_T) {
   const auto* targets = targets_T.const_data_ptr<int64_t>();
@@ -188,7 +160,7 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
     result.grad_hidden_TD.index_copy_(0, chunk.index_C,
                                       grad_CD.narrow(0, 0, chunk.index_C.size(0)));
     if (grad_weight_VD.defined()) {
-      AddWeightGradient(chunk.logits_CV, chunk.hidden_CD, grad_weight_VD);
+      AccumulateProduct(grad_weight_VD, chunk.logits_CV, chunk.hidden_CD);
     }
   });
   return result;
@@ -231,7 +203,7 @@ at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::
                           {.begin = slice.begin,
                            .soft_cap = options.soft_cap,
                            .gradient_scale = options.gradient_scale});
-  if (grad_weight_VD.defined()) AddWeightGradient(mine.logits_TV, hidden_TD, grad_weight_VD);
+  if (grad_weight_VD.defined()) AccumulateProduct(grad_weight_VD, mine.logits_TV, hidden_TD);
   return at::mm(mine.logits_TV, slice.weight_VD);
 }
 
