@@ -24,8 +24,8 @@ namespace {
 
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
-int64_t RowMultiple(const at::Tensor& hidden_TD) {
-  return hidden_TD.scalar_type() == at::kBFloat16 ? 64 : 1;
+int64_t RowMultiple(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? 64 : 1;
 }
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
@@ -47,7 +47,7 @@ void CheckHead(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
   TORCH_CHECK(options.soft_cap >= 0, "the soft cap must not be negative");
 }
 
-// The rows that have a target, a chunk of about equal size at a time.
+// The rows that have a target, a chunk at a time.
 class TargetChunks {
  public:
   TargetChunks(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
@@ -63,13 +63,7 @@ class TargetChunks {
       TORCH_CHECK(largest < vocabulary, "target ", largest, " is outside the vocabulary of ",
                   vocabulary);
     }
-    const auto width = static_cast<int64_t>(hidden_TD.element_size());
-    const int64_t limit =
-        std::max<int64_t>(std::min(options.chunk_tokens,
-                                   options.chunk_bytes / std::max(vocabulary * width, int64_t{1})),
-                          1);
-    const int64_t chunks = std::max<int64_t>((count() + limit - 1) / limit, 1);
-    size_ = RoundUp((count() + chunks - 1) / chunks, multiple_);
+    size_ = ChunkRows(count(), weight_VD, options);
     logits_CV_ = at::empty({size_, vocabulary}, hidden_TD.options());
   }
 
@@ -124,6 +118,15 @@ double SumLossOf(const SoftmaxTerms& terms, const at::Tensor& targets_T) {
 }
 
 }  // namespace
+
+int64_t ChunkRows(int64_t rows, const at::Tensor& weight_VD,
+                  const LinearCrossEntropyOptions& options) {
+  const int64_t row_bytes = weight_VD.size(0) * static_cast<int64_t>(weight_VD.element_size());
+  const int64_t limit = std::max<int64_t>(
+      std::min(options.chunk_tokens, options.chunk_bytes / std::max(row_bytes, int64_t{1})), 1);
+  const int64_t chunks = std::max<int64_t>((rows + limit - 1) / limit, 1);
+  return RoundUp((rows + chunks - 1) / chunks, RowMultiple(weight_VD));
+}
 
 at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
                           const at::Tensor& targets_T, int64_t chunk_tokens, double soft_cap) {

@@ -14,6 +14,7 @@
 #include "kernels/rope.h"
 #include "model/key_value_cache.h"
 #include "model/parameter_store.h"
+#include "parallel/communicator.h"
 
 namespace osler {
 
@@ -26,10 +27,12 @@ struct SequenceInputs {
   std::vector<MaskIntervals> masks;
   std::vector<RopeTables> ropes;
   KeyValueCache* cache = nullptr;  // not owned; null: a token sees this pass's tokens only
+  Communicator* tensor = nullptr;  // of the tensor axis, not owned; null: size 1
+  int64_t mlp_chunk_tokens = 0;    // GatedMlp's
 };
 
-// What flows from block to block. x_TD is undefined before the first block; it is the only
-// differentiated value.
+// What flows from block to block: with a tensor axis, this rank's T / ranks rows, in rank order.
+// x_TD is undefined before the first block; it is the only differentiated value.
 struct Activations {
   at::Tensor x_TD;
 };
