@@ -24,9 +24,7 @@ namespace {
 
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
-int64_t RowMultiple(const at::Tensor& x) {
-  return x.scalar_type() == at::kBFloat16 ? 64 : 1;
-}
+int64_t RowMultiple(const at::Tensor& x) { return x.scalar_type() == at::kBFloat16 ? 64 : 1; }
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;

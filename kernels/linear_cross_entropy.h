@@ -26,8 +26,8 @@ struct LinearCrossEntropyOptions {
   double soft_cap = 0;
 };
 
-// How many of `rows` rows a chunk of logits with that weight has: within both limits, chunks of about
-// equal size; of bf16 a multiple of 64, which may be above them.
+// How many of `rows` rows a chunk of logits with that weight has: within both limits, chunks of
+// about equal size; of bf16 a multiple of 64, which may be above them.
 int64_t ChunkRows(int64_t rows, const at::Tensor& weight_VD,
                   const LinearCrossEntropyOptions& options);
 

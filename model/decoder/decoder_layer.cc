@@ -97,16 +97,15 @@ at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
       inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
   const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
                                                inputs.masks[kind_], {.scale = score_scale_});
-  return ScatterSum(inputs.tensor, Linear(out_THD.reshape({all_TD.size(0), -1}),
-                                          p[LayerRole::kOutput], {}));
+  return ScatterSum(inputs.tensor,
+                    Linear(out_THD.reshape({all_TD.size(0), -1}), p[LayerRole::kOutput], {}));
 }
 
 at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p,
                                      const SequenceInputs& inputs) const {
-  return ScatterSum(inputs.tensor,
-                    GatedMlp(GatherTokens(inputs.tensor, x_TD), p[LayerRole::kGate],
-                             p[LayerRole::kUp], p[LayerRole::kDown], activation_,
-                             inputs.mlp_chunk_tokens));
+  return ScatterSum(inputs.tensor, GatedMlp(GatherTokens(inputs.tensor, x_TD), p[LayerRole::kGate],
+                                            p[LayerRole::kUp], p[LayerRole::kDown], activation_,
+                                            inputs.mlp_chunk_tokens));
 }
 
 }  // namespace osler

@@ -107,8 +107,7 @@ SoftmaxTerms WholeTerms(Communicator& tensor, const SoftmaxTerms& mine) {
   own[2].copy_(mine.target_T);
   tensor.AllGather({all.view(-1)}, "softmax terms of the head").Wait();
   std::vector<SoftmaxTerms> slices;
-  for (int64_t r = 0; r < tensor.size(); ++r)
-    slices.push_back({all[r][0], all[r][1], all[r][2]});
+  for (int64_t r = 0; r < tensor.size(); ++r) slices.push_back({all[r][0], all[r][1], all[r][2]});
   return MergeSoftmaxTerms(slices);
 }
 
@@ -154,8 +153,8 @@ at::Tensor ParallelTargetLogProbs(Communicator* tensor, const at::Tensor& hidden
   at::Tensor log_probs_T =
       at::zeros({targets_T.size(0)}, hidden_RD.options().dtype(SumTypeOf(hidden_RD)));
   chunks.ForEach([&](const RowChunks::Chunk& chunk) {
-    const SoftmaxTerms whole = WholeTerms(
-        *tensor, SliceForward(chunk.hidden_CD, slice, chunk.targets_C, options).terms);
+    const SoftmaxTerms whole =
+        WholeTerms(*tensor, SliceForward(chunk.hidden_CD, slice, chunk.targets_C, options).terms);
     const at::Tensor log_probs_C = at::sub(whole.target_T, whole.max_T).sub_(whole.sum_T.log());
     for (int64_t r = 0; r < tensor->size(); ++r) {
       log_probs_T.index_copy_(0, chunk.rows[static_cast<size_t>(r)],
