@@ -77,6 +77,8 @@ class ParameterStore {
   bool cuts_gradients() const;   // pieces are less than the slices, from ZeRO 2 on
   bool cuts_parameters() const;  // from ZeRO 3 on
 
+  // What a rank of the tensor axis holds of a parameter.
+  TensorSlice SliceOf(int64_t index, int tensor_rank) const;
   std::vector<int64_t> LocalShape(int64_t index) const;
   int64_t LocalCount(int64_t index) const;
   // Every rank's piece has PieceCount elements; this rank's begin at element PieceBegin of the flat

@@ -21,6 +21,7 @@ Residency::Residency(ParameterStore& store, Communicator& shard)
 void Residency::Prefetch(std::span<const int64_t> slots) {
   std::vector<int64_t> missing;
   for (const int64_t index : slots) {
+    slot(index).expected = true;
     if (slot(index).in_memory) continue;
     GiveMemory(index);
     missing.push_back(index);
@@ -32,6 +33,7 @@ void Residency::Acquire(std::span<const int64_t> slots) {
   Prefetch(slots);
   for (const int64_t index : slots) {
     Wait(slot(index));
+    slot(index).expected = false;
     ++slot(index).uses;
   }
 }
@@ -39,9 +41,9 @@ void Residency::Acquire(std::span<const int64_t> slots) {
 void Residency::Release(std::span<const int64_t> slots) {
   spare_.clear();
   for (const int64_t index : slots) {
-    const int64_t uses = --slot(index).uses;
-    TORCH_CHECK(uses >= 0, store_.slot(index).name, " is released more often than acquired");
-    if (uses == 0 && store_.cuts_parameters()) TakeMemory(index);
+    Slot& one = slot(index);
+    TORCH_CHECK(one.uses > 0, store_.slot(index).name, " is released more often than acquired");
+    if (--one.uses == 0 && !one.expected && store_.cuts_parameters()) TakeMemory(index);
   }
 }
 
@@ -120,6 +122,7 @@ void Residency::TakeMemory(int64_t index) {
   spare_.emplace_back(storage.nbytes(),
                       storage.set_data_ptr(c10::DataPtr(nullptr, storage.device())));
   slot(index).in_memory = false;
+  slot(index).expected = false;
 }
 
 }  // namespace osler

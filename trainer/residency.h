@@ -45,7 +45,8 @@ class Residency {
  private:
   struct Slot {
     int64_t uses = 0;
-    bool in_memory = false;
+    bool in_memory = false;  // or on its way
+    bool expected = false;   // prefetched and not acquired since
     std::shared_ptr<Handle> gathering;  // shared by the slots of one message; null: none
   };
   Slot& slot(int64_t index) { return slots_[static_cast<size_t>(index)]; }
