@@ -3,7 +3,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -79,17 +78,6 @@ void AdamW::StateLoaded() {
     if (!HasWideMaster(one)) one.master.copy_(store_.slot(one.slot).piece);
   }
   PublishMasters();
-}
-
-double GlobalGradientNorm(const ParameterStore& store) {
-  double squares = 0;
-  for (const ParameterSlot& slot : store.slots()) {
-    if (!slot.gradient.defined()) continue;
-    const double norm =
-        at::linalg_vector_norm(slot.gradient, 2, {}, false, at::kDouble).item<double>();
-    squares += norm * norm;
-  }
-  return std::sqrt(squares);
 }
 
 double ClipFactor(double norm, double clip) {

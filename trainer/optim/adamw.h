@@ -59,9 +59,6 @@ class AdamW {
   std::vector<Moments> moments_;
 };
 
-// The 2-norm over all gradients, summed in fp64. A slot without gradient counts as zero.
-double GlobalGradientNorm(const ParameterStore& store);
-
 // torch.nn.utils.clip_grad_norm_'s factor: min(1, clip / (norm + 1e-6)); 1 when clip is 0.
 double ClipFactor(double norm, double clip);
 
