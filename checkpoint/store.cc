@@ -94,7 +94,7 @@ absl::StatusOr<ManifestFile> WriteTensors(Fs& fs, const std::string& directory,
   at::Tensor made;  // the one that is being written
   const auto bytes_of = [&](size_t i) -> absl::StatusOr<std::string_view> {
     if (!entries[i]->parts.has_value()) return tensors[i].bytes;
-    made = {};
+    made.reset();
     OSLER_RETURN_IF_ERROR(CatchTorch([&] {
       made = entries[i]->parts->whole();
       return absl::OkStatus();

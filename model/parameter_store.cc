@@ -27,6 +27,17 @@ TensorSlice WholeSlice(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
+StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLevel zero) {
+  const Communicator &tensor = mesh.comm(Axis::kTensor), &shard = mesh.comm(Axis::kShard);
+  return {.placements = placements,
+          .tensor_rank = tensor.rank(),
+          .tensor_size = tensor.size(),
+          .shard_rank = shard.rank(),
+          .shard_size = shard.size(),
+          .zero = zero,
+          .stage = std::nullopt};
+}
+
 int64_t ParameterStore::Declare(std::string name, std::vector<int64_t> shape) {
   const auto index = static_cast<int64_t>(slots_.size());
   const bool fresh = index_.emplace(name, index).second;

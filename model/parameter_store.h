@@ -21,6 +21,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "parallel/mesh.h"
 #include "parallel/placement.h"
 
 namespace osler {
@@ -36,6 +37,9 @@ struct StoreLayout {
   ZeroLevel zero = ZeroLevel::kOptimizer;
   std::optional<std::vector<int64_t>> stage;  // the slots of this pipeline stage; absent: all
 };
+
+// This rank's layout on a mesh, with all slots in its stage.
+StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLevel zero);
 
 struct ParameterSlot {
   std::string name;

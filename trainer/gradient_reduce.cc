@@ -1,9 +1,9 @@
 #include "trainer/gradient_reduce.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -238,7 +238,7 @@ void GradientReducer::TakeSum(Bucket& bucket) {
     }
     offset += piece.numel();
   }
-  bucket.joined = {};
+  bucket.joined.reset();
 }
 
 void GradientReducer::Finish() {
