@@ -50,4 +50,9 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout);
 // gradients of `one` must be > 0.
 void ExpectSame(const Outcome& one, const Outcome& other);
 
+// A step of one micro-batch by a process alone, whose store then has the gradients of
+// gradient_scale · loss.
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options = {});
+
 }  // namespace osler::testing
