@@ -100,7 +100,7 @@ EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size)
 StepOptions StepOptionsOf(const config::Train& config) {
   const config::Optimizer& o = config.optimizer();
   StepOptions options;
-  options.recompute =
+  options.walk.recompute =
       config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
   options.micro_batch = config.train().micro_batch();
   options.clip_norm = o.clip_norm();
@@ -152,16 +152,17 @@ absl::Status Trainer::State::LoadParameters() {
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(
-      mesh.world(), CatchTorch([&]() -> absl::Status {
-        if (resume < 0) return LoadWeights(fs, config.model().path(), spec, dtype, store);
-        for (size_t i = 0; i < store.slots().size(); ++i)
-          store.Allocate(static_cast<int64_t>(i), dtype);
-        return absl::OkStatus();
-      })));
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+                                        if (resume < 0)
+                                          return LoadWeights(fs, config.model().path(), spec, dtype,
+                                                             store);
+                                        for (size_t i = 0; i < store.slots().size(); ++i)
+                                          store.Allocate(static_cast<int64_t>(i), dtype);
+                                        return absl::OkStatus();
+                                      })));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
-                                             std::move(groups));
+    train_step = std::make_unique<TrainStep>(model, store, mesh, WholeModel(model),
+                                             StepOptionsOf(config), std::move(groups));
     sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
     return absl::OkStatus();
   }));

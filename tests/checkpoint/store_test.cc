@@ -116,14 +116,13 @@ TEST_F(StoreTest, TensorsInParts) {
   int made = 0;
   CheckpointState state = MakeState(1);
   state.tensors.push_back({"weights", "parts", {}});
-  state.tensors.back().parts =
-      TensorParts{at::kFloat,
-                  {2, 3},
-                  [&] {
-                    ++made;
-                    return value;
-                  },
-                  [&](const at::Tensor& whole) { taken = whole.clone(); }};
+  state.tensors.back().parts = TensorParts{at::kFloat,
+                                           {2, 3},
+                                           [&] {
+                                             ++made;
+                                             return value;
+                                           },
+                                           [&](const at::Tensor& whole) { taken = whole.clone(); }};
   ASSERT_THAT(Store().Save(1, state), IsOk());
   EXPECT_EQ(made, 1);
   ASSERT_THAT(Store().Load(1, state), IsOk());

@@ -1,6 +1,6 @@
-// Data parallel with sharded optimizer state, gradients and parameters (ZeRO 1, 2, 3), by itself and
-// replicated (hybrid), is the one-rank computation: gradients per parameter in fp64, and parameters
-// after five AdamW steps.
+// Data parallel with sharded optimizer state, gradients and parameters (ZeRO 1, 2, 3), by itself
+// and replicated (hybrid), is the one-rank computation: gradients per parameter in fp64, and
+// parameters after five AdamW steps.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -41,14 +41,13 @@ class ShardedDataTest : public ::testing::TestWithParam<ZeroLevel> {};
 // Seven packs divide by none of these; a shard of 3 pads most parameters.
 TEST_P(ShardedDataTest, AnySizeWithAndWithoutRecomputation) {
   const ZeroLevel zero = GetParam();
-  ExpectSameAsOneRank(
-      {.config = TinyGemma(3, /*tied_head=*/true), .steps = 5},
-      {{.mesh = Sharded(2), .zero = zero},
-       {.mesh = Sharded(2), .zero = zero, .micro_batch = 4, .walk = kRecompute},
-       {.mesh = Sharded(3), .zero = zero, .micro_batch = 2},
-       {.mesh = Sharded(3), .zero = zero, .walk = kRecompute},
-       {.mesh = Sharded(4), .zero = zero, .micro_batch = 2, .walk = kRecompute},
-       {.mesh = Sharded(4), .zero = zero}});
+  ExpectSameAsOneRank({.config = TinyGemma(3, /*tied_head=*/true), .steps = 5},
+                      {{.mesh = Sharded(2), .zero = zero},
+                       {.mesh = Sharded(2), .zero = zero, .micro_batch = 4, .walk = kRecompute},
+                       {.mesh = Sharded(3), .zero = zero, .micro_batch = 2},
+                       {.mesh = Sharded(3), .zero = zero, .walk = kRecompute},
+                       {.mesh = Sharded(4), .zero = zero, .micro_batch = 2, .walk = kRecompute},
+                       {.mesh = Sharded(4), .zero = zero}});
 }
 
 TEST_P(ShardedDataTest, Replicated) {
@@ -79,9 +78,8 @@ TEST_P(ShardedDataTest, Frozen) {
 
 // The same computation wherever optimizer state lives.
 TEST_P(ShardedDataTest, OptimizerStateOnTheCpu) {
-  ExpectSameAsOneRank(
-      {.config = TinyGemma(3, /*tied_head=*/true), .steps = 5},
-      {{.mesh = Sharded(2), .zero = GetParam(), .state = StatePlace::kCpu}});
+  ExpectSameAsOneRank({.config = TinyGemma(3, /*tied_head=*/true), .steps = 5},
+                      {{.mesh = Sharded(2), .zero = GetParam(), .state = StatePlace::kCpu}});
 }
 
 TEST_P(ShardedDataTest, WithOtherAxes) {

@@ -108,10 +108,11 @@ class Check {
   void End(const char* what, int64_t pieces, int64_t blocks) {
     const int64_t used = watch_.peak() - baseline_;
     const int64_t limit = (pieces + blocks) * 11 / 10;
-    std::printf("rank %d %s: %lld MB above the baseline of %lld MB; pieces %lld MB + 2 blocks %lld "
-                "MB + 10 %% = %lld MB%s\n",
-                rank_, what, Mb(used), Mb(baseline_), Mb(pieces), Mb(blocks), Mb(limit),
-                used > limit ? ": TOO MUCH" : "");
+    std::printf(
+        "rank %d %s: %lld MB above the baseline of %lld MB; pieces %lld MB + 2 blocks %lld "
+        "MB + 10 %% = %lld MB%s\n",
+        rank_, what, Mb(used), Mb(baseline_), Mb(pieces), Mb(blocks), Mb(limit),
+        used > limit ? ": TOO MUCH" : "");
     std::fflush(stdout);
     ok_ = ok_ && used <= limit;
   }
@@ -157,7 +158,8 @@ absl::Status Measure(Fs& fs, const std::string& directory, Communicator& world, 
   check.End("load", sizes.piece, 2 * sizes.block);
 
   Residency residency(store, mesh.comm(Axis::kShard));
-  Walk walk({model, store, residency, mesh.comm(Axis::kPipeline), WholeModel(model)},
+  Walk walk({model, store, residency, mesh.comm(Axis::kPipeline), mesh.world().recorder(),
+             WholeModel(model)},
             {.recompute = RecomputeMode::kFull});
   const Pack pack = MakePack();
   const auto make = [&](int64_t) { return MakeMicroBatch(model, {&pack, 1}); };
@@ -203,9 +205,10 @@ absl::Status Main(const std::string& directory) {
 }  // namespace osler
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      argc == 2 ? osler::Main(argv[1])
-                : osler::ConfigError(absl::StrCat("give a directory to write 2 GB to: ", argv[0], " DIR"));
+  const absl::Status status = argc == 2
+                                  ? osler::Main(argv[1])
+                                  : osler::ConfigError(absl::StrCat(
+                                        "give a directory to write 2 GB to: ", argv[0], " DIR"));
   if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
 }

@@ -81,23 +81,27 @@ class TestRank {
     for (ParameterSlot& slot : store.slots()) {
       if (slot.present) slot.piece.zero_();
     }
-    optimizer = std::make_unique<AdamW>(store, AdamWOptions{.state = layout.state},
-                                        std::vector<ParameterGroup>{{1, 0.1, {0, 2, 3}}, {2, 0, {1, 5}}});
+    optimizer =
+        std::make_unique<AdamW>(store, AdamWOptions{.state = layout.state},
+                                std::vector<ParameterGroup>{{1, 0.1, {0, 2, 3}}, {2, 0, {1, 5}}});
     state = std::make_unique<ShardedState>(store, *optimizer, mesh);
   }
 
+  // Values drawn by name and element, as any layout would come to them.
   void Train() {
     for (size_t i = 0; i < kDeclared.size(); ++i) {
-      const auto index = static_cast<int64_t>(i);
-      const ParameterSlot& slot = store.slot(index);
-      if (!slot.present) continue;
-      TakePart(Draw(slot.name, slot.shape), slot.slice, store.PieceBegin(index), slot.piece);
-      if (!slot.trainable) continue;
-      TakePart(Draw("gradient of " + slot.name, slot.shape), slot.slice, store.PieceBegin(index),
-               store.GradientPieceOf(index));
+      if (store.slots()[i].present) TakeDrawn("", static_cast<int64_t>(i), store.slots()[i].piece);
+    }
+    for (AdamW::Moments& one : optimizer->moments()) {
+      if (optimizer->HasWideMaster(one)) TakeDrawn("master", one.slot, one.master);
+      TakeDrawn("exp_avg", one.slot, one.exp_avg);
+      TakeDrawn("exp_avg_sq", one.slot, one.exp_avg_sq);
     }
     optimizer->StateLoaded();
-    for (int64_t step = 1; step <= 3; ++step) optimizer->Step(step, 1e-2, 0.5);
+  }
+  void TakeDrawn(const std::string& what, int64_t index, const at::Tensor& piece) {
+    const ParameterSlot& slot = store.slot(index);
+    TakePart(Draw(what + slot.name, slot.shape), slot.slice, store.PieceBegin(index), piece);
   }
 
   absl::Status Save(Fs& fs, const std::string& directory) {
@@ -146,7 +150,8 @@ TEST_P(ShardedStateTest, SameFilesFromEveryLayoutAndEveryLayoutLoadsThem) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(::testing::PrintToString(layout.mesh.sizes));
     TempDir saved;
-    const std::string directory = layout.mesh.sizes == kLayouts[0].mesh.sizes ? one.path() : saved.path();
+    const std::string directory =
+        layout.mesh.sizes == kLayouts[0].mesh.sizes ? one.path() : saved.path();
     const auto statuses = RunRanks(RanksOf(layout), [&](Communicator& world) -> absl::Status {
       TestRank trained(layout, GetParam(), world);
       trained.Train();
@@ -167,7 +172,7 @@ TEST_P(ShardedStateTest, SameFilesFromEveryLayoutAndEveryLayoutLoadsThem) {
     });
     for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
     for (const char* file : {"weights.safetensors", "optimizer.safetensors", "manifest.json"}) {
-      EXPECT_EQ(Content(*fs, directory, file), Content(*fs, one.path(), file)) << file;
+      EXPECT_TRUE(Content(*fs, directory, file) == Content(*fs, one.path(), file)) << file;
     }
   }
 }
