@@ -1,4 +1,3 @@
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
 #include <optional>
@@ -148,7 +147,8 @@ absl::Status Trainer::State::LoadParameters() {
         if (resume < 0) {
           OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
         } else {
-          for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
+          for (size_t i = 0; i < store.slots().size(); ++i)
+            store.Allocate(static_cast<int64_t>(i), dtype);
         }
         train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
                                                  std::move(groups));
