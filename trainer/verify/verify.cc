@@ -1,5 +1,6 @@
 #include "trainer/verify/verify.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros.h>
@@ -15,8 +16,10 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
+#include "model/parameter_part.h"
 #include "parallel/local/run_ranks.h"
 #include "parallel/mesh.h"
+#include "trainer/place_model.h"
 #include "trainer/step.h"
 
 namespace osler {
@@ -41,11 +44,13 @@ class Replica {
 
  private:
   Replica(const VerifyProblem& problem, Mesh& mesh) : problem_(problem), mesh_(mesh) {}
+  absl::Status Place(const VerifyLayout& layout);
 
   const VerifyProblem& problem_;
   Mesh& mesh_;
   ParameterStore store_;
   Model model_;
+  StagePlan stages_;
   std::unique_ptr<TrainStep> train_step_;
   StepPlan plan_;
 };
@@ -57,26 +62,41 @@ StepOptions OptionsOf(const VerifyProblem& problem, const VerifyLayout& layout) 
   return options;
 }
 
+int64_t SlotCount(const ParameterStore& store) {
+  return static_cast<int64_t>(store.slots().size());
+}
+
 std::vector<ParameterGroup> OneGroup(const ParameterStore& store) {
   ParameterGroup group;
-  for (size_t i = 0; i < store.slots().size(); ++i) group.slots.push_back(static_cast<int64_t>(i));
+  for (int64_t i = 0; i < SlotCount(store); ++i) group.slots.push_back(i);
   return {group};
 }
 
 absl::StatusOr<std::unique_ptr<Replica>> Replica::Create(const VerifyProblem& problem,
                                                          const VerifyLayout& layout, Mesh& mesh) {
   std::unique_ptr<Replica> replica(new Replica(problem, mesh));
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&] {
-                                        ParameterStore& store = replica->store_;
-                                        replica->model_ = problem.spec.build(store);
-                                        for (ParameterSlot& slot : store.slots())
-                                          slot.local = problem.parameters.at(slot.name).clone();
-                                        replica->train_step_ = std::make_unique<TrainStep>(
-                                            replica->model_, store, mesh,
-                                            OptionsOf(problem, layout), OneGroup(store));
-                                        return absl::OkStatus();
-                                      })));
+  OSLER_RETURN_IF_ERROR(
+      AgreeOnStatus(mesh.world(), CatchTorch([&] { return replica->Place(layout); })));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    replica->train_step_ =
+        std::make_unique<TrainStep>(replica->model_, replica->store_, mesh,
+                                    OptionsOf(problem, layout), OneGroup(replica->store_));
+    return absl::OkStatus();
+  }));
   return replica;
+}
+
+absl::Status Replica::Place(const VerifyLayout& layout) {
+  model_ = problem_.spec.build(store_);
+  const PlaceOptions place{.zero = static_cast<ZeroLevel>(layout.zero),
+                           .chunks = layout.interleave};
+  OSLER_ASSIGN_OR_RETURN(stages_, PlaceModel(problem_.spec, model_, mesh_, place, store_));
+  for (int64_t i = 0; i < SlotCount(store_); ++i) {
+    if (!store_.slot(i).present) continue;
+    store_.Allocate(i, at::kDouble);
+    store_.TakeValue(i, problem_.parameters.at(store_.slot(i).name));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<StepResult> Replica::ComputeGradients(size_t step) {
@@ -102,23 +122,39 @@ absl::StatusOr<StepResult> Replica::ComputeGradients(size_t step) {
 
 absl::Status Replica::Update(double grad_norm) { return train_step_->Update(plan_, grad_norm); }
 
-// ‖ours − whole‖² of this rank's part, one element a slot; zero for what it has nothing of.
-using PartOf = std::function<at::Tensor(const ParameterSlot&)>;
-at::Tensor SquaredDifferences(const ParameterStore& store, const PartOf& part,
-                              const std::map<std::string, at::Tensor>& wholes) {
-  const auto count = static_cast<int64_t>(store.slots().size());
-  at::Tensor squares = at::zeros({count}, at::kDouble);
-  for (int64_t i = 0; i < count; ++i) {
+using Wholes = std::map<std::string, at::Tensor>;
+// What a rank holds of a slot: its piece of values or gradients.
+using PieceOf = const at::Tensor& (*)(const ParameterSlot& slot);
+const at::Tensor& ValuePiece(const ParameterSlot& slot) { return slot.piece; }
+const at::Tensor& GradientPiece(const ParameterSlot& slot) { return slot.gradient_piece; }
+
+// ‖piece − its part of the whole‖², one element a slot; zero for what this rank has nothing of.
+at::Tensor SquaredDifferences(const ParameterStore& store, PieceOf piece_of, const Wholes& wholes) {
+  at::Tensor squares = at::zeros({SlotCount(store)}, at::kDouble);
+  for (int64_t i = 0; i < SlotCount(store); ++i) {
     const ParameterSlot& slot = store.slot(i);
-    const double norm = Norm(at::sub(part(slot), wholes.at(slot.name)));
+    if (!slot.present) continue;
+    at::Tensor wanted = at::zeros({store.PieceCount(i)}, at::kDouble);
+    TakePart(wholes.at(slot.name), slot.slice, store.PieceBegin(i), wanted);
+    const double norm = Norm(at::sub(piece_of(slot), wanted));
     squares.mutable_data_ptr<double>()[i] = norm * norm;
   }
   return squares;
 }
 
+// Of a rank that holds everything.
+Wholes Assemble(const ParameterStore& store, PieceOf piece_of) {
+  Wholes wholes;
+  for (const ParameterSlot& slot : store.slots()) {
+    at::Tensor whole = at::empty(slot.shape, at::kDouble);
+    PutPart(piece_of(slot), slot.slice, 0, whole);
+    wholes.emplace(slot.name, std::move(whole));
+  }
+  return wholes;
+}
+
 std::vector<Deviation> DeviationsOf(const ParameterStore& store, const at::Tensor& squares,
-                                    const std::map<std::string, at::Tensor>& wholes,
-                                    double smallest_norm, double limit) {
+                                    const Wholes& wholes, double smallest_norm, double limit) {
   std::vector<Deviation> result;
   for (size_t i = 0; i < store.slots().size(); ++i) {
     const std::string& name = store.slots()[i].name;
@@ -144,16 +180,13 @@ absl::StatusOr<VerifyReference> ComputeVerifyReference(const VerifyProblem& prob
     OSLER_ASSIGN_OR_RETURN(const StepResult result, replica->ComputeGradients(step));
     reference.losses.push_back(result.loss);
     reference.norms.push_back(result.grad_norm);
-    if (step == 0) {
-      for (const ParameterSlot& slot : replica->store().slots())
-        reference.gradients.emplace(slot.name, slot.gradient.clone());
-    }
+    if (step == 0) reference.gradients = Assemble(replica->store(), GradientPiece);
     OSLER_RETURN_IF_ERROR(replica->Update(result.grad_norm));
   }
-  for (const ParameterSlot& slot : replica->store().slots()) {
-    reference.parameters.emplace(slot.name, slot.local.clone());
-    if (Norm(reference.gradients.at(slot.name)) > 0) continue;
-    return MakeError(ExitCode::kBug, absl::StrCat("the tiny model has no gradient for ", slot.name,
+  reference.parameters = Assemble(replica->store(), ValuePiece);
+  for (const auto& [name, gradient] : reference.gradients) {
+    if (Norm(gradient) > 0) continue;
+    return MakeError(ExitCode::kBug, absl::StrCat("the tiny model has no gradient for ", name,
                                                   ": nothing can be verified of it"));
   }
   return reference;
@@ -168,28 +201,22 @@ absl::StatusOr<VerifyResult> VerifyOnRanks(const VerifyProblem& problem,
   result.layout = layout;
   OSLER_ASSIGN_OR_RETURN(const auto replica, Replica::Create(problem, layout, mesh));
   at::Tensor gradients, parameters;
-  double global_norm = 0;
   for (size_t step = 0; step < problem.steps.size(); ++step) {
     OSLER_ASSIGN_OR_RETURN(const StepResult ours, replica->ComputeGradients(step));
     result.losses.push_back(Compare("loss", step, ours.loss, reference.losses[step]));
     result.norms.push_back(Compare("norm", step, ours.grad_norm, reference.norms[step]));
-    if (step == 0) {
-      gradients = SquaredDifferences(
-          replica->store(), [](const ParameterSlot& slot) { return slot.gradient; },
-          reference.gradients);
-    }
+    if (step == 0)
+      gradients = SquaredDifferences(replica->store(), GradientPiece, reference.gradients);
     OSLER_RETURN_IF_ERROR(replica->Update(ours.grad_norm));
   }
-  parameters = SquaredDifferences(
-      replica->store(), [](const ParameterSlot& slot) { return slot.local; }, reference.parameters);
+  parameters = SquaredDifferences(replica->store(), ValuePiece, reference.parameters);
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     world.AllReduce(gradients, ReduceOp::kSum);
     world.AllReduce(parameters, ReduceOp::kSum);
     return absl::OkStatus();
   }));
-  global_norm = reference.norms[0];
   result.gradients = DeviationsOf(replica->store(), gradients, reference.gradients,
-                                  kSmallestShare * global_norm, kGradientLimit);
+                                  kSmallestShare * reference.norms[0], kGradientLimit);
   result.parameters =
       DeviationsOf(replica->store(), parameters, reference.parameters, 0, kParameterLimit);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
