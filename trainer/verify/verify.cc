@@ -211,8 +211,8 @@ absl::StatusOr<VerifyResult> VerifyOnRanks(const VerifyProblem& problem,
   }
   parameters = SquaredDifferences(replica->store(), ValuePiece, reference.parameters);
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    world.AllReduce(gradients, ReduceOp::kSum);
-    world.AllReduce(parameters, ReduceOp::kSum);
+    world.AllReduce(gradients, ReduceOp::kSum).Wait();
+    world.AllReduce(parameters, ReduceOp::kSum).Wait();
     return absl::OkStatus();
   }));
   result.gradients = DeviationsOf(replica->store(), gradients, reference.gradients,
