@@ -14,7 +14,8 @@ std::string VerifyTableRow(const VerifyResult& result);
 std::string VerifyTableSkip(const VerifyLayout& layout, const std::string& reason);
 
 // {"layout", "ranks", "ok", "failures", "worst_gradient": {"name", "relative"}, "worst_parameter",
-//  "loss", "grad_norm", "seconds"}; {"layout", "ranks", "skipped"}. End with a newline.
+//  "loss", "grad_norm", "bytes_sent": {axis: bytes}, "seconds"}; {"layout", "ranks", "skipped"}.
+//  End with a newline.
 std::string VerifyJsonLine(const VerifyResult& result);
 std::string VerifyJsonSkip(const VerifyLayout& layout, const std::string& reason);
 

@@ -164,6 +164,15 @@ std::vector<Deviation> DeviationsOf(const ParameterStore& store, const at::Tenso
   return result;
 }
 
+// What this rank has sent along each axis so far, one element an axis.
+at::Tensor BytesSent(const Mesh& mesh) {
+  at::Tensor bytes = at::zeros({kAxes}, at::kLong);
+  for (int64_t a = 0; a < kAxes; ++a) {
+    bytes.mutable_data_ptr<int64_t>()[a] = mesh.comm(static_cast<Axis>(a)).traffic().bytes_sent;
+  }
+  return bytes;
+}
+
 Deviation Compare(const char* what, size_t step, double ours, double theirs) {
   return {absl::StrCat(what, " of step ", step + 1), std::abs(ours - theirs) / std::abs(theirs),
           kScalarLimit};
@@ -200,7 +209,8 @@ absl::StatusOr<VerifyResult> VerifyOnRanks(const VerifyProblem& problem,
   VerifyResult result;
   result.layout = layout;
   OSLER_ASSIGN_OR_RETURN(const auto replica, Replica::Create(problem, layout, mesh));
-  at::Tensor gradients, parameters;
+  const at::Tensor before = BytesSent(mesh);
+  at::Tensor gradients, parameters, bytes;
   for (size_t step = 0; step < problem.steps.size(); ++step) {
     OSLER_ASSIGN_OR_RETURN(const StepResult ours, replica->ComputeGradients(step));
     result.losses.push_back(Compare("loss", step, ours.loss, reference.losses[step]));
@@ -208,11 +218,13 @@ absl::StatusOr<VerifyResult> VerifyOnRanks(const VerifyProblem& problem,
     if (step == 0)
       gradients = SquaredDifferences(replica->store(), GradientPiece, reference.gradients);
     OSLER_RETURN_IF_ERROR(replica->Update(ours.grad_norm));
+    if (step == 0) bytes = at::sub(BytesSent(mesh), before);
   }
   parameters = SquaredDifferences(replica->store(), ValuePiece, reference.parameters);
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     world.AllReduce(gradients, ReduceOp::kSum).Wait();
     world.AllReduce(parameters, ReduceOp::kSum).Wait();
+    world.AllReduce(bytes, ReduceOp::kSum).Wait();
     return absl::OkStatus();
   }));
   result.gradients = DeviationsOf(replica->store(), gradients, reference.gradients,

@@ -41,6 +41,8 @@ struct VerifyResult {
   // counted; and ‖Δp‖ / ‖p‖ after the last step.
   std::vector<Deviation> gradients, parameters;
   std::vector<Deviation> losses, norms;  // of each step: "loss of step 2", "norm of step 2"
+  // What all ranks together sent along each axis in the first step.
+  std::array<int64_t, kAxes> bytes{};
   double seconds = 0;
 
   // What is not ok, the worst first: "gradient of model.norm.weight".
