@@ -55,10 +55,12 @@ TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,
       mesh_(mesh),
       options_(options),
       optimizer_(store, options.adamw, std::move(groups)),
+      residency_(store, mesh.comm(Axis::kShard)),
+      gradients_(store, mesh, {}),
       walk_(model, store, options.recompute) {}
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
-  store_.ZeroGradients();
+  gradients_.Begin(0);
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
   // All readers take the same number of passes, so that none waits for another for ever.
   const int64_t passes = CeilDiv(CeilDiv(plan.packs, ReaderOf(mesh_).count), options_.micro_batch);
@@ -85,11 +87,11 @@ absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> pac
   Failpoint("reduce");
   StepResult result;
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    AllReduceGradients(store_, mesh_.comm(Axis::kData));
+    gradients_.Finish();
     at::Tensor loss = at::full({1}, local.sum, at::kDouble);
     SumLosses(mesh_, loss);
     result.loss = loss.item<double>() / static_cast<double>(std::max<int64_t>(plan.targets, 1));
-    result.grad_norm = GlobalGradientNorm(store_);
+    result.grad_norm = gradients_.GlobalNorm();
     return absl::OkStatus();
   }));
   return result;
@@ -100,6 +102,7 @@ absl::Status TrainStep::Update(const StepPlan& plan, double grad_norm) {
   return AgreeOnStatus(mesh_.world(), CatchTorch([&] {
                          optimizer_.Step(plan.number, plan.lr,
                                          ClipFactor(grad_norm, options_.clip_norm));
+                         residency_.PiecesChanged();
                          return absl::OkStatus();
                        }));
 }

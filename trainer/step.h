@@ -15,8 +15,10 @@
 #include "model/block.h"
 #include "model/parameter_store.h"
 #include "parallel/mesh.h"
+#include "trainer/gradient_reduce.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/parameter_groups.h"
+#include "trainer/residency.h"
 #include "trainer/walk.h"
 
 namespace osler {
@@ -88,6 +90,8 @@ class TrainStep {
   Mesh& mesh_;
   StepOptions options_;
   AdamW optimizer_;
+  Residency residency_;
+  GradientReducer gradients_;
   Walk walk_;
 };
 

@@ -142,24 +142,27 @@ absl::Status Trainer::State::LoadParameters() {
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
-  return AgreeOnStatus(
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(
       mesh.world(), CatchTorch([&]() -> absl::Status {
-        if (resume < 0) {
-          OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
-        } else {
-          for (size_t i = 0; i < store.slots().size(); ++i)
-            store.Allocate(static_cast<int64_t>(i), dtype);
-        }
-        train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
-                                                 std::move(groups));
-        return resume < 0 ? absl::OkStatus() : Resume(resume);
-      }));
+        if (resume < 0) return LoadWeights(fs, config.model().path(), spec, dtype, store);
+        for (size_t i = 0; i < store.slots().size(); ++i)
+          store.Allocate(static_cast<int64_t>(i), dtype);
+        return absl::OkStatus();
+      })));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
+                                             std::move(groups));
+    sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
+    return absl::OkStatus();
+  }));
+  if (resume < 0) return absl::OkStatus();
+  return AgreeOnStatus(mesh.world(), CatchTorch([&] { return Resume(resume); }));
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = TensorState(store, train_step->optimizer());
+  CheckpointState state = sharded->Entries();
   OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
-  train_step->optimizer().PublishMasters();
+  train_step->optimizer().StateLoaded();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
   const auto text = state.texts.find(kStateFile);
   if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
@@ -212,8 +215,8 @@ absl::Status Trainer::State::OpenStream() {
             counts.split, counts.dropped);
     OSLER_RETURN_IF_ERROR(CheckTargets(counts, config.data().sequence_length()));
     int64_t trained = 0;
-    for (const AdamW::Moments& one : train_step->optimizer().moments())
-      trained += one.master.numel();
+    for (const ParameterSlot& slot : store.slots())
+      trained += slot.trainable ? c10::multiply_integers(slot.shape) : 0;
     if (trained < store.parameter_count()) {
       LogInfo("{} of {} parameters are trained", trained, store.parameter_count());
     }
@@ -233,7 +236,7 @@ absl::Status Trainer::State::OpenLog() {
 
 absl::Status Trainer::State::WriteCheckpoint() {
   OSLER_RETURN_IF_ERROR(log->Sync());
-  CheckpointState state = TensorState(store, train_step->optimizer());
+  CheckpointState state = sharded->Entries();
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
   state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);
@@ -244,7 +247,7 @@ absl::Status Trainer::State::WriteCheckpoint() {
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
-  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+  return sharded->SaveOnFirst([&]() -> absl::Status {
     const absl::Status written = WriteCheckpoint();
     if (!absl::IsResourceExhausted(written) || policy == FullDisk::kFail) {
       return Reclassify(written, ExitCode::kCheckpoint);
