@@ -26,43 +26,23 @@ void Pause(int idle) {
 
 }  // namespace
 
-Transfer& Exchange::Post(int peer, void* data, size_t bytes) {
-  const uint32_t channel = group_.channel + (operation_.point_to_point() ? 1 : 0);
-  return operation_.transfers_.emplace_back(
-      operation_.tally_, group_.ranks[static_cast<size_t>(peer)], channel, data, bytes);
-}
-
-void Exchange::SendNote(int to, const void* data, int64_t bytes, int64_t payload) {
-  group_.bytes_sent.fetch_add(payload, std::memory_order_relaxed);
-  group_.member->transport->Send(Post(to, const_cast<void*>(data), static_cast<size_t>(bytes)));
-}
-
-void Exchange::Send(int to, const void* data, int64_t bytes) {
-  constexpr auto kMost = static_cast<int64_t>(kMaxMessageBytes);
-  for (int64_t begin = 0; begin < bytes; begin += kMost) {
-    const int64_t part = std::min(kMost, bytes - begin);
-    SendNote(to, static_cast<const char*>(data) + begin, part, part);
+class Engine::Visit {
+ public:
+  explicit Visit(Engine& engine) : engine_(engine) {
+    ++engine_.visits_;
+    lock_ = std::unique_lock(engine_.mutex_);
   }
-}
-
-Transfer* Exchange::Receive(int from, void* data, int64_t bytes) {
-  constexpr auto kMost = static_cast<int64_t>(kMaxMessageBytes);
-  Transfer* last = nullptr;
-  for (int64_t begin = 0; begin < bytes; begin += kMost) {
-    last = &Post(from, static_cast<char*>(data) + begin,
-                 static_cast<size_t>(std::min(kMost, bytes - begin)));
-    group_.member->transport->Receive(*last);
+  ~Visit() {
+    const bool last = --engine_.visits_ == 0;
+    if (last && engine_.polled_ && !engine_.active_.empty()) engine_.work_.notify_one();
   }
-  return last;
-}
+  Visit(const Visit&) = delete;
+  std::unique_lock<std::mutex>& lock() { return lock_; }
 
-int Exchange::world_rank() const { return group_.member->transport->rank(); }
-
-int Exchange::world_rank(int rank) const { return group_.ranks[static_cast<size_t>(rank)]; }
-
-const std::string& Exchange::group_name() const { return group_.name; }
-
-void Operation::Wait() { engine_.Wait(*this); }
+ private:
+  Engine& engine_;
+  std::unique_lock<std::mutex> lock_;
+};
 
 Engine::Engine(std::vector<std::unique_ptr<Transport>> transports,
                const CommunicatorOptions& options)
@@ -76,23 +56,20 @@ Engine::Engine(std::vector<std::unique_ptr<Transport>> transports,
 }
 
 Engine::~Engine() {
-  if (!polled_) return;
   {
-    std::unique_lock lock(mutex_);
-    const Clock::time_point deadline = Clock::now() + options_.timeout;
-    ++waiting_;
-    for (int idle = 0; !active_.empty() && !abandoned_ && Clock::now() < deadline;) {
-      idle = Drive() ? 0 : idle + 1;
-      lock.unlock();
-      Pause(idle);
-      lock.lock();
+    Visit visit(*this);
+    if (polled_) {
+      DrivePolled(
+          visit.lock(), [&] { return active_.empty() || abandoned_; },
+          Clock::now() + options_.timeout);
     }
-    // Ranks that still wait must not take this one's end for an orderly one.
-    if (!active_.empty()) members_.front()->transport->Abandon();
+    // Ranks that wait for the rest must not take this end for an orderly one.
+    for (const std::shared_ptr<Group>& group : active_) Fail(*group, "the rank's world has ended");
+    active_.clear();
     stop_ = true;
     work_.notify_one();
   }
-  thread_.join();
+  if (polled_) thread_.join();
 }
 
 std::shared_ptr<Group> Engine::Open(Member& member, std::vector<int> ranks, int rank,
@@ -103,26 +80,26 @@ std::shared_ptr<Group> Engine::Open(Member& member, std::vector<int> ranks, int 
   group->rank = rank;
   group->channel = channel;
   group->name = std::move(name);
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   member.next_channel = channel + 2;
   return group;
 }
 
 void Engine::Close(Group& group) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   group.closing = true;
   LeaveIfDone(group);
   if (!polled_) Drive();  // others may have waited for this rank
 }
 
 void Engine::Abandon(Member& member) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   abandoned_ = true;
   member.transport->Abandon();
 }
 
 void Engine::Abort(Member& member, const std::string& reason) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   if (!member.failure.empty()) return;
   member.failure = reason;
   for (const std::shared_ptr<Group>& group : active_) {
@@ -133,8 +110,8 @@ void Engine::Abort(Member& member, const std::string& reason) {
 }
 
 void Engine::Start(const std::shared_ptr<Group>& group, std::shared_ptr<Operation> operation) {
-  const std::lock_guard lock(mutex_);
-  operation->group_ = group.get();
+  const Visit visit(*this);
+  operation->group_ = group;
   const std::string& failure =
       group->member->failure.empty() ? group->failure : group->member->failure;
   if (!failure.empty()) return Finish(*operation, failure);
@@ -148,47 +125,38 @@ void Engine::Start(const std::shared_ptr<Group>& group, std::shared_ptr<Operatio
     active_.push_back(group);
   }
   Drive();
-  if (polled_ && waiting_ == 0 && !active_.empty()) work_.notify_one();
 }
 
 void Engine::Wait(Operation& operation) {
   if (!operation.Done()) {
-    std::unique_lock lock(mutex_);
+    Visit visit(*this);
     const Clock::time_point deadline = Clock::now() + options_.timeout;
+    const auto done = [&] { return operation.Done(); };
     if (polled_) {
-      WaitPolled(lock, operation, deadline);
-    } else {
-      const auto done = [&] { return operation.Done(); };
-      if (!operation.group_->member->changed.wait_until(lock, deadline, done)) {
-        Fail(*operation.group_, TimedOut(operation));
-      }
+      DrivePolled(visit.lock(), done, deadline);
+    } else if (!done()) {
+      operation.group_->member->changed.wait_until(visit.lock(), deadline, done);
     }
+    if (!done()) Fail(*operation.group_, TimedOut(operation));
   }
   if (!operation.error_.empty()) C10_THROW_ERROR(DistError, operation.error_);
 }
 
-void Engine::WaitPolled(std::unique_lock<std::mutex>& lock, Operation& operation,
-                        Clock::time_point deadline) {
-  ++waiting_;
-  for (int idle = 0; !operation.Done();) {
+void Engine::DrivePolled(std::unique_lock<std::mutex>& lock, absl::FunctionRef<bool()> done,
+                         Clock::time_point deadline) {
+  for (int idle = 0; !done() && Clock::now() < deadline;) {
     idle = Drive() ? 0 : idle + 1;
-    if (operation.Done()) break;
-    if (Clock::now() >= deadline) {
-      Fail(*operation.group_, TimedOut(operation));
-      break;
-    }
+    if (done()) return;
     lock.unlock();
     Pause(idle);
     lock.lock();
   }
-  --waiting_;
-  if (waiting_ == 0 && !active_.empty()) work_.notify_one();
 }
 
 void Engine::RunThread() {
   std::unique_lock lock(mutex_);
   for (int idle = 0; !stop_;) {
-    if (active_.empty() || waiting_ > 0) {
+    if (active_.empty() || visits_ > 0) {
       work_.wait(lock);
       idle = 0;
       continue;
@@ -202,10 +170,12 @@ void Engine::RunThread() {
 
 bool Engine::Drive() {
   bool any = false;
-  for (bool changed = true; changed; any |= changed) {
+  if (polled_ && !active_.empty()) members_.front()->transport->Poll();
+  for (bool changed = true; changed;) {
     changed = false;
-    if (polled_ && !active_.empty()) members_.front()->transport->Poll();
     for (size_t i = 0; i < active_.size(); ++i) changed |= Step(*active_[i]);
+    any |= changed;
+    if (polled_) break;  // somebody else may want the lock
   }
   std::erase_if(active_, [](const std::shared_ptr<Group>& group) {
     group->active = !group->collectives.empty() || !group->transfers.empty();
