@@ -115,11 +115,7 @@ void Engine::Start(const std::shared_ptr<Group>& group, std::shared_ptr<Operatio
   const std::string& failure =
       group->member->failure.empty() ? group->failure : group->member->failure;
   if (!failure.empty()) return Finish(*operation, failure);
-  if (operation->point_to_point()) {
-    group->transfers.push_back(std::move(operation));
-  } else {
-    group->collectives.push_back(std::move(operation));
-  }
+  group->lanes[operation->lane()].push_back(std::move(operation));
   if (!group->active) {
     group->active = true;
     active_.push_back(group);
@@ -178,7 +174,7 @@ bool Engine::Drive() {
     if (polled_) break;  // somebody else may want the lock
   }
   std::erase_if(active_, [](const std::shared_ptr<Group>& group) {
-    group->active = !group->collectives.empty() || !group->transfers.empty();
+    group->active = !group->lanes.empty();
     return !group->active;
   });
   return any;
@@ -186,32 +182,29 @@ bool Engine::Drive() {
 
 bool Engine::Step(Group& group) {
   bool changed = false;
-  for (auto next = group.transfers.begin(); next != group.transfers.end();) {
-    const auto transfer = next++;
-    bool finished = false;
-    changed |= Advance(group, **transfer, finished);
-    if (!group.failure.empty()) return true;
-    if (finished) group.transfers.erase(transfer);
-  }
-  bool finished = true;
-  while (finished && !group.collectives.empty()) {
-    finished = false;
-    changed |= Advance(group, *group.collectives.front(), finished);
-    if (!group.failure.empty()) return true;
-    if (finished) group.collectives.pop_front();
+  for (auto next = group.lanes.begin(); next != group.lanes.end();) {
+    const auto lane = next++;
+    auto& queue = lane->second;
+    do {
+      changed |= Advance(group, *queue.front());
+      if (!group.failure.empty()) return true;  // and the lanes are gone
+      if (!queue.front()->Done()) break;
+      queue.pop_front();
+    } while (!queue.empty());
+    if (queue.empty()) group.lanes.erase(lane);
   }
   if (changed) LeaveIfDone(group);
   return changed;
 }
 
-bool Engine::Advance(Group& group, Operation& operation, bool& finished) {
+bool Engine::Advance(Group& group, Operation& operation) {
   bool changed = false;
-  while (!finished) {
+  while (true) {
     if (operation.tally_.broken > 0) {
       Fail(group, Broken(operation));
       return true;
     }
-    if (operation.tally_.under_way > 0) break;
+    if (operation.tally_.under_way > 0) return changed;
     changed = true;
     Exchange exchange(group, operation);
     std::deque<Transfer>& transfers = operation.transfers_;
@@ -222,10 +215,11 @@ bool Engine::Advance(Group& group, Operation& operation, bool& finished) {
       Fail(group, std::string(next.status().message()));
       return true;
     }
-    finished = *next == Operation::Next::kDone;
+    if (*next == Operation::Next::kDone) {
+      Finish(operation, {});
+      return true;
+    }
   }
-  if (finished) Finish(operation, {});
-  return changed;
 }
 
 void Engine::Finish(Operation& operation, const std::string& error) {
@@ -242,53 +236,55 @@ void Engine::Fail(Group& group, const std::string& why) {
     Finish(*operation, why);
     if (operation->tally_.under_way > 0) stranded_.push_back(std::move(operation));
   };
-  for (std::shared_ptr<Operation>& operation : group.collectives) end(operation);
-  for (std::shared_ptr<Operation>& operation : group.transfers) end(operation);
-  group.collectives.clear();
-  group.transfers.clear();
+  for (auto& [_, lane] : group.lanes) {
+    for (std::shared_ptr<Operation>& operation : lane) end(operation);
+  }
+  group.lanes.clear();
   abandoned_ = true;
   group.member->transport->Abandon();
   LeaveIfDone(group);
 }
 
 void Engine::LeaveIfDone(Group& group) {
-  if (!group.closing || group.left) return;
-  if (!group.collectives.empty() || !group.transfers.empty()) return;
+  if (!group.closing || group.left || !group.lanes.empty()) return;
   group.left = true;
   group.member->transport->Leave(group.channel);
   group.member->transport->Leave(group.channel + 1);
 }
 
-std::string Engine::Broken(const Operation& operation) const {
+std::string Engine::NameOf(const Operation& operation) {
   const Group& group = *operation.group_;
+  return absl::StrCat("rank ", group.member->transport->rank(), "'s ", operation.Describe(),
+                      " in group ", group.name);
+}
+
+std::string Engine::Broken(const Operation& operation) const {
   const Transfer* first = nullptr;
   for (const Transfer& transfer : operation.transfers_) {
     if (transfer.state() == Transfer::State::kFailed) {
-      return absl::StrCat("the ", operation.Describe(), " failed on rank ",
-                          group.member->transport->rank(), ", group ", group.name,
-                          ", in its exchange with rank ", transfer.peer, ": ", transfer.error());
+      return absl::StrCat(NameOf(operation), " failed in its exchange with rank ", transfer.peer,
+                          ": ", transfer.error());
     }
     if (transfer.state() != Transfer::State::kLeft) continue;
     if (first == nullptr || transfer.left_order() < first->left_order()) first = &transfer;
   }
   OSLER_CHECK(first != nullptr);
+  const Group& group = *operation.group_;
   return absl::StrCat("rank ", first->peer, " left before the ", operation.Describe(),
-                      " that rank ", group.member->transport->rank(), " waited in, group ",
+                      " that rank ", group.member->transport->rank(), " waited in, in group ",
                       group.name, ": see rank ", first->peer, "'s own error");
 }
 
 std::string Engine::TimedOut(const Operation& operation) const {
-  const Group& group = *operation.group_;
-  // What it waits for is what the group's first collective waits for.
-  const Operation& head = operation.point_to_point() ? operation : *group.collectives.front();
+  // It may stand behind another one.
+  const Operation& head = *operation.group_->lanes.at(operation.lane()).front();
   std::vector<int> missing;
   for (const Transfer& transfer : head.transfers_) {
     if (transfer.state() == Transfer::State::kUnderWay) missing.push_back(transfer.peer);
   }
   std::sort(missing.begin(), missing.end());
   missing.erase(std::unique(missing.begin(), missing.end()), missing.end());
-  return absl::StrCat("the ", head.Describe(), " on rank ", group.member->transport->rank(),
-                      ", group ", group.name, ", did not end within ", options_.timeout.count(),
+  return absl::StrCat(NameOf(head), " did not end within ", options_.timeout.count(),
                       " ms: it waits for rank", missing.size() == 1 ? " " : "s ",
                       absl::StrJoin(missing, ", "),
                       "; a rank may hang, or be in another collective: see the other ranks' logs");

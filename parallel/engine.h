@@ -2,7 +2,8 @@
 //
 // An operation is a sequence of phases: transfers that are all under way together, then local
 // arithmetic that leads to the next phase. The collectives of a group run one after another, in the
-// order they were started; groups, and transfers from point to point, go side by side.
+// order they were started, and so do the transfers from one rank to another; apart from that
+// everything goes side by side.
 //
 // Who works: a transport that is polled has a thread that moves things on while the ranks compute,
 // and sleeps when there is nothing to do; a rank that waits does so itself, which is quicker. One
@@ -15,7 +16,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,8 +51,8 @@ struct Group {
   int rank = 0;            // this one's
   uint32_t channel = 0;    // and channel + 1 for transfers from point to point
   std::string name;
-  std::deque<std::shared_ptr<Operation>> collectives;  // the first is under way
-  std::list<std::shared_ptr<Operation>> transfers;     // all are
+  // By lane, none empty; the first of each is under way.
+  std::map<int, std::deque<std::shared_ptr<Operation>>> lanes;
   std::string failure;
   bool closing = false, left = false, active = false;
   std::atomic<int64_t> bytes_sent = 0;
@@ -89,13 +90,14 @@ class Engine {
   // The lock is held in all that follow. The first three return whether anything went on.
   bool Drive();
   bool Step(Group& group);
-  bool Advance(Group& group, Operation& operation, bool& finished);
+  bool Advance(Group& group, Operation& operation);
   void Finish(Operation& operation, const std::string& error);
   void Fail(Group& group, const std::string& why);
   void LeaveIfDone(Group& group);
   // Until it is done or the time is over.
   void DrivePolled(std::unique_lock<std::mutex>& lock, absl::FunctionRef<bool()> done,
                    Clock::time_point deadline);
+  static std::string NameOf(const Operation& operation);  // with rank and group
   std::string Broken(const Operation& operation) const;
   std::string TimedOut(const Operation& operation) const;
 

@@ -1,6 +1,5 @@
 #include "parallel/message_meeting.h"
 
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,11 +7,6 @@
 #include "base/status_macros.h"
 
 namespace osler {
-namespace {
-
-constexpr int64_t kRoom = sizeof(Note) + kInlineBytes;
-
-}  // namespace
 
 MeetingOperation::MeetingOperation(Collective collective, const Place& place, Engine& engine,
                                    uint64_t record)
@@ -32,8 +26,8 @@ std::string MeetingOperation::Describe() const {
 absl::StatusOr<Operation::Next> MeetingOperation::Advance(Exchange& exchange) {
   switch (stage_++) {
     case 0:
-      room_.reset(new char[static_cast<size_t>(size() * kRoom)]);  // left as it is
-      for (const int r : peers_) exchange.Receive(r, room_.get() + r * kRoom, kRoom);
+      room_.reset(new char[static_cast<size_t>(size() * kNoteRoom)]);  // left as it is
+      for (const int r : peers_) exchange.Receive(r, room_.get() + r * kNoteRoom, kNoteRoom);
       sent_.resize(static_cast<size_t>(size()));
       for (const int r : peers_) PostNote(r, exchange);
       return Next::kTransfers;
@@ -42,8 +36,8 @@ absl::StatusOr<Operation::Next> MeetingOperation::Advance(Exchange& exchange) {
   }
 }
 
-char* MeetingOperation::payload_from(int peer) const {
-  return room_.get() + peer * kRoom + sizeof(Note);
+const char* MeetingOperation::message_from(int peer) const {
+  return room_.get() + peer * kNoteRoom;
 }
 
 Note MeetingOperation::NoteFor(int peer) const {
@@ -54,23 +48,12 @@ Note MeetingOperation::NoteFor(int peer) const {
   return note;
 }
 
-Note MeetingOperation::NoteFrom(int peer) const {
-  Note note;
-  std::memcpy(&note, room_.get() + peer * kRoom, sizeof(Note));
-  return note;
-}
+Note MeetingOperation::NoteFrom(int peer) const { return UnpackNote(message_from(peer)); }
 
 void MeetingOperation::PostNote(int peer, Exchange& exchange) {
   const Segments payload = Payload(peer);
   std::vector<char>& message = sent_[static_cast<size_t>(peer)];
-  message.resize(sizeof(Note) + static_cast<size_t>(BytesOf(payload)));
-  const Note note = NoteFor(peer);
-  std::memcpy(message.data(), &note, sizeof(Note));
-  char* at = message.data() + sizeof(Note);
-  for (const Segment& segment : payload) {
-    if (segment.bytes > 0) std::memcpy(at, segment.data, static_cast<size_t>(segment.bytes));
-    at += segment.bytes;
-  }
+  message = PackNote(NoteFor(peer), payload);
   exchange.SendNote(peer, message.data(), static_cast<int64_t>(message.size()), BytesOf(payload));
 }
 

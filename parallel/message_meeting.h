@@ -21,7 +21,7 @@ class MeetingOperation : public Operation {
  public:
   MeetingOperation(Collective collective, const Place& place, Engine& engine, uint64_t record);
 
-  bool point_to_point() const override { return false; }
+  int lane() const override { return kCollectives; }
   std::string Describe() const override;
   absl::StatusOr<Next> Advance(Exchange& exchange) override;
 
@@ -40,8 +40,8 @@ class MeetingOperation : public Operation {
   const std::vector<int>& peers() const { return peers_; }
   const Collective& collective() const { return collective_; }
   const std::vector<at::Tensor>& tensors() const { return collective_.tensors; }
-  // What came in the peer's note.
-  char* payload_from(int peer) const;
+  // The peer's note, payload and all.
+  const char* message_from(int peer) const;
 
  private:
   Note NoteFor(int peer) const;

@@ -1,5 +1,6 @@
 #include "parallel/message_note.h"
 
+#include <cstring>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -20,8 +21,6 @@ std::string Describe(const Note& note) {
     case CollectiveKind::kAllReduce:
       return absl::StrCat(text, note.op == ReduceOp::kSum ? " (sum)" : " (max)");
     case CollectiveKind::kBroadcast: return absl::StrCat(text, " (root ", note.peer, ")");
-    case CollectiveKind::kSend: return absl::StrCat(text, " (to ", note.peer, ")");
-    case CollectiveKind::kReceive: return absl::StrCat(text, " (from ", note.peer, ")");
     default: return text;
   }
 }
@@ -57,5 +56,30 @@ int64_t BytesOf(const Segments& segments) {
 }
 
 bool FitsNote(const Segments& segments) { return BytesOf(segments) <= kInlineBytes; }
+
+std::vector<char> PackNote(const Note& note, const Segments& payload) {
+  std::vector<char> message(sizeof(Note) + static_cast<size_t>(BytesOf(payload)));
+  std::memcpy(message.data(), &note, sizeof(Note));
+  char* at = message.data() + sizeof(Note);
+  for (const Segment& segment : payload) {
+    if (segment.bytes > 0) std::memcpy(at, segment.data, static_cast<size_t>(segment.bytes));
+    at += segment.bytes;
+  }
+  return message;
+}
+
+Note UnpackNote(const char* message) {
+  Note note;
+  std::memcpy(&note, message, sizeof(Note));
+  return note;
+}
+
+void UnpackPayload(const char* message, const Segments& payload) {
+  const char* at = message + sizeof(Note);
+  for (const Segment& segment : payload) {
+    if (segment.bytes > 0) std::memcpy(segment.data, at, static_cast<size_t>(segment.bytes));
+    at += segment.bytes;
+  }
+}
 
 }  // namespace osler

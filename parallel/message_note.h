@@ -1,5 +1,6 @@
-// What opens a collective: a note from everyone to everyone that says what its sender calls,
-// followed by the payload when that is small.
+// What opens a collective or a transfer: a note that says what its sender calls, followed by the
+// payload when that is small. The receiver makes room for any note, so that nothing longer than its
+// memory is ever on the way when ranks disagree (an MPI may write past the end).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,6 @@ namespace osler {
 // Payloads for one peer of up to this many bytes ride in the note.
 inline constexpr int64_t kInlineBytes = 4096;
 
-// Sent as its bytes.
 struct Note {
   CollectiveKind kind;
   at::ScalarType dtype;  // of the first tensor
@@ -41,5 +41,12 @@ using Segments = std::vector<Segment>;
 Segment SegmentOf(const at::Tensor& x, int64_t begin, int64_t count);
 int64_t BytesOf(const Segments& segments);
 bool FitsNote(const Segments& segments);
+
+inline constexpr int64_t kNoteRoom = sizeof(Note) + kInlineBytes;
+// The note as its bytes, and the payload behind it.
+std::vector<char> PackNote(const Note& note, const Segments& payload);
+Note UnpackNote(const char* message);
+// What lies behind the note goes to its places.
+void UnpackPayload(const char* message, const Segments& payload);
 
 }  // namespace osler

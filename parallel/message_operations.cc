@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
@@ -26,7 +27,7 @@ class MoveOperation : public MeetingOperation {
     for (const int r : peers()) {
       const Segments incoming = Incoming(r);
       if (FitsNote(incoming)) {
-        Unpack(incoming, payload_from(r));
+        UnpackPayload(message_from(r), incoming);
       } else {
         for (const Segment& s : incoming) exchange.Receive(r, s.data, s.bytes);
       }
@@ -73,13 +74,6 @@ class MoveOperation : public MeetingOperation {
     }
   }
 
-  static void Unpack(const Segments& segments, const char* from) {
-    for (const Segment& segment : segments) {
-      if (segment.bytes > 0) std::memcpy(segment.data, from, static_cast<size_t>(segment.bytes));
-      from += segment.bytes;
-    }
-  }
-
   void CopyOwnPart() const {
     const auto self = static_cast<size_t>(rank());
     const Segment from = SegmentOf(tensors()[self], 0, tensors()[self].numel());
@@ -90,41 +84,68 @@ class MoveOperation : public MeetingOperation {
   }
 };
 
+// From one rank to another: a note, and the payload behind it or in a message of its own.
 class PairOperation : public Operation {
  public:
   PairOperation(Collective collective, Engine& engine, uint64_t record)
-      : Operation(engine, record), collective_(std::move(collective)) {}
+      : Operation(engine, record),
+        collective_(std::move(collective)),
+        note_(NoteOf(collective_, 0)),
+        whole_({SegmentOf(collective_.tensors[0], 0, collective_.tensors[0].numel())}) {}
 
-  bool point_to_point() const override { return true; }
+  int lane() const override { return LaneOf(collective_.kind, collective_.peer); }
   std::string Describe() const override {
-    return absl::StrCat(osler::Describe(NoteOf(collective_, 0)),
-                        collective_.what.empty() ? "" : ", ", collective_.what);
+    return absl::StrCat(osler::Describe(note_), collective_.what.empty() ? "" : ", ",
+                        collective_.what);
   }
   absl::StatusOr<Next> Advance(Exchange& exchange) override {
-    const Segment all = SegmentOf(collective_.tensors[0], 0, collective_.tensors[0].numel());
-    if (!started_) {
-      started_ = true;
-      if (collective_.kind == CollectiveKind::kSend) {
-        exchange.Send(collective_.peer, all.data, all.bytes);
-      } else {
-        last_ = exchange.Receive(collective_.peer, all.data, all.bytes);
-        last_bytes_ = last_->bytes;
-      }
-      return Next::kTransfers;
+    const bool sends = collective_.kind == CollectiveKind::kSend;
+    switch (stage_++) {
+      case 0: sends ? SendAll(exchange) : ReceiveNote(exchange); return Next::kTransfers;
+      case 1: return sends ? Next::kDone : ReceivePayload(exchange);
+      default: return Next::kDone;
     }
-    if (last_ != nullptr && last_->bytes != last_bytes_) {
-      return DeviceError(absl::StrCat("the ", Describe(), " on rank ", exchange.world_rank(),
-                                      ", group ", exchange.group_name(),
-                                      ", got a message of another size"));
-    }
-    return Next::kDone;
   }
 
  private:
+  // Lanes of a group but that of its collectives: two for each peer.
+  static int LaneOf(CollectiveKind kind, int peer) {
+    return kCollectives + 1 + 2 * peer + (kind == CollectiveKind::kSend ? 1 : 0);
+  }
+
+  void SendAll(Exchange& exchange) {
+    const Segments payload = FitsNote(whole_) ? whole_ : Segments{};
+    message_ = PackNote(note_, payload);
+    exchange.SendNote(collective_.peer, message_.data(), static_cast<int64_t>(message_.size()),
+                      BytesOf(payload));
+    if (payload.empty()) exchange.Send(collective_.peer, whole_[0].data, whole_[0].bytes);
+  }
+
+  void ReceiveNote(Exchange& exchange) {
+    message_.resize(kNoteRoom);
+    exchange.Receive(collective_.peer, message_.data(), kNoteRoom);
+  }
+
+  absl::StatusOr<Next> ReceivePayload(Exchange& exchange) {
+    const Note theirs = UnpackNote(message_.data());
+    if (theirs.dtype != note_.dtype || theirs.count != note_.count) {
+      return DeviceError(absl::StrCat(
+          "rank ", exchange.world_rank(), "'s ", Describe(), " in group ", exchange.group_name(),
+          " met rank ", exchange.world_rank(collective_.peer), "'s ", osler::Describe(theirs)));
+    }
+    if (FitsNote(whole_)) {
+      UnpackPayload(message_.data(), whole_);
+      return Next::kDone;
+    }
+    exchange.Receive(collective_.peer, whole_[0].data, whole_[0].bytes);
+    return Next::kTransfers;
+  }
+
   const Collective collective_;
-  bool started_ = false;
-  Transfer* last_ = nullptr;
-  size_t last_bytes_ = 0;
+  const Note note_;
+  const Segments whole_;
+  std::vector<char> message_;
+  int stage_ = 0;
 };
 
 }  // namespace

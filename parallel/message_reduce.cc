@@ -79,7 +79,7 @@ Segments ReduceOperation::Payload(int peer) const {
 Operation::Next ReduceOperation::Begin(Exchange& exchange) {
   if (small_) {
     std::vector<const char*> sources;
-    for (int r = 0; r < size(); ++r) sources.push_back(payload_from(r));
+    for (int r = 0; r < size(); ++r) sources.push_back(message_from(r) + sizeof(Note));
     Sum(phases_[0], std::move(sources));
     return Next::kDone;
   }

@@ -7,7 +7,7 @@
 namespace osler {
 
 Transfer& Exchange::Post(int peer, void* data, size_t bytes) {
-  const uint32_t channel = group_.channel + (operation_.point_to_point() ? 1 : 0);
+  const uint32_t channel = group_.channel + (operation_.lane() == Operation::kCollectives ? 0 : 1);
   return operation_.transfers_.emplace_back(
       operation_.tally_, group_.ranks[static_cast<size_t>(peer)], channel, data, bytes);
 }
@@ -25,15 +25,12 @@ void Exchange::Send(int to, const void* data, int64_t bytes) {
   }
 }
 
-Transfer* Exchange::Receive(int from, void* data, int64_t bytes) {
+void Exchange::Receive(int from, void* data, int64_t bytes) {
   constexpr auto kMost = static_cast<int64_t>(kMaxMessageBytes);
-  Transfer* last = nullptr;
   for (int64_t begin = 0; begin < bytes; begin += kMost) {
-    last = &Post(from, static_cast<char*>(data) + begin,
-                 static_cast<size_t>(std::min(kMost, bytes - begin)));
-    group_.member->transport->Receive(*last);
+    const auto part = static_cast<size_t>(std::min(kMost, bytes - begin));
+    group_.member->transport->Receive(Post(from, static_cast<char*>(data) + begin, part));
   }
-  return last;
 }
 
 int Exchange::world_rank() const { return group_.member->transport->rank(); }

@@ -25,8 +25,8 @@ class Exchange {
   void Send(int to, const void* data, int64_t bytes);
   // One message, of which only `payload` bytes count as traffic.
   void SendNote(int to, const void* data, int64_t bytes, int64_t payload);
-  // Room for `bytes`; what came is in order and, but for a single message, complete.
-  Transfer* Receive(int from, void* data, int64_t bytes);
+  // What comes is `bytes` long, or, if that is a single message, shorter.
+  void Receive(int from, void* data, int64_t bytes);
   int world_rank() const;  // this one's
   int world_rank(int rank) const;
   const std::string& group_name() const;
@@ -53,7 +53,9 @@ class Operation : public Work {
   // phase's transfers, or returns kDone. An error ends the group.
   virtual absl::StatusOr<Next> Advance(Exchange& exchange) = 0;
   virtual std::string Describe() const = 0;  // "all-reduce of 4 Float (sum) of model.norm.weight"
-  virtual bool point_to_point() const = 0;
+  // Operations of one lane of a group run one after another, in the order they were started.
+  virtual int lane() const = 0;
+  static constexpr int kCollectives = 0;  // the group's collectives; transfers have others
 
  private:
   friend class Engine;
