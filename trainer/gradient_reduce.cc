@@ -12,12 +12,12 @@ constexpr int64_t kBucketBytes = 32 << 20;
 void ReduceBucket(std::vector<at::Tensor>& bucket, Communicator& comm) {
   if (bucket.empty()) return;
   if (bucket.size() == 1) {
-    comm.AllReduce(bucket[0], ReduceOp::kSum);
+    comm.AllReduce(bucket[0], ReduceOp::kSum).Wait();
   } else {
     std::vector<at::Tensor> flat;
     for (const at::Tensor& gradient : bucket) flat.push_back(gradient.flatten());
     at::Tensor joined = at::cat(flat);
-    comm.AllReduce(joined, ReduceOp::kSum);
+    comm.AllReduce(joined, ReduceOp::kSum).Wait();
     int64_t offset = 0;
     for (at::Tensor& gradient : bucket) {
       gradient.flatten().copy_(joined.narrow(0, offset, gradient.numel()));

@@ -64,7 +64,7 @@ absl::Status CheckTargets(const PlanCounts& counts, int64_t sequence_length) {
 
 int64_t BroadcastInt(Communicator& world, int64_t value) {
   at::Tensor x = at::full({1}, value, at::kLong);
-  world.Broadcast(x, 0);
+  world.Broadcast(x, 0).Wait();
   return x.item<int64_t>();
 }
 

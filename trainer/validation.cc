@@ -80,8 +80,8 @@ absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& wal
         })));
     LossSum loss;
     OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-      data_axis.AllReduce(losses.sums_P, ReduceOp::kSum);
-      data_axis.AllReduce(losses.counts_P, ReduceOp::kSum);
+      data_axis.AllReduce(losses.sums_P, ReduceOp::kSum).Wait();
+      data_axis.AllReduce(losses.counts_P, ReduceOp::kSum).Wait();
       loss = {SumInOrder<double>(losses.sums_P), SumInOrder<int64_t>(losses.counts_P)};
       return absl::OkStatus();
     }));
