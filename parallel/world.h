@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "parallel/communicator.h"
 #include "parallel/control_plane.h"
+#include "parallel/engine.h"
 #include "parallel/launch.h"
 
 namespace osler {
@@ -23,6 +24,7 @@ struct World {
 //
 // The secret that ranks of one run share is OSLER_RUN_SECRET; without it, one that rank 0 draws and
 // hands to the others over MPI or torchrun's store; without those none (docs/faults.md).
-absl::StatusOr<World> ConnectWorld(const LaunchInfo& launch, const ControlTimes& times = {});
+absl::StatusOr<World> ConnectWorld(const LaunchInfo& launch, const ControlTimes& times = {},
+                                   const CommunicatorOptions& options = {});
 
 }  // namespace osler

@@ -36,6 +36,7 @@
 #include "base/torch_status.h"
 #include "model/registry.h"
 #include "parallel/launch.h"
+#include "parallel/world.h"
 #include "parallel/mpi/mpi_communicator.h"
 #include "tools/commands.h"
 #include "tools/version.h"
@@ -329,7 +330,8 @@ void Group(Communicator& world, const LaunchInfo& launch, Fs& fs, int& ranks_her
   for (size_t r = 0; r < hosts.size(); ++r)
     places.push_back(absl::StrCat("rank ", r, " on ", hosts[r]));
   out.Ok("launch", absl::StrCat(launch.launcher, ": ", absl::StrJoin(places, ", ")));
-  out.Ok("mpi", absl::StrCat(MpiLibraryVersion(), ": all ranks answer"));
+  const bool mpi = launch.network == Network::kMpi;
+  out.Ok(mpi ? "mpi" : "tcp", absl::StrCat(mpi ? MpiLibraryVersion() : "TCP", ": all ranks answer"));
 }
 
 // `rank` becomes this process's rank, as soon as it is known.
@@ -341,14 +343,14 @@ absl::Status Examine(Fs& fs, const DoctorOptions& options, int& rank, Findings& 
   OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
   rank = launch.rank;
   SetLogRank(launch.rank, launch.world_size);
-  OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<Communicator> world, ConnectWorld(launch));
+  OSLER_ASSIGN_OR_RETURN(const World world, ConnectWorld(launch));
   return CatchTorch([&] {
     int ranks_here = 1;
-    Group(*world, launch, fs, ranks_here, out);
+    Group(*world.comm, launch, fs, ranks_here, out);
     Threads(ranks_here, launch.launcher != "alone", out);
     Gemm(out);  // all ranks at once, as in training
-    if (world->size() > 1) AllReduceSpeed(*world, out);
-    return AgreeOnStatus(*world, out.result());
+    if (world.comm->size() > 1) AllReduceSpeed(*world.comm, out);
+    return AgreeOnStatus(*world.comm, out.result());
   });
 }
 

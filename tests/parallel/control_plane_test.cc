@@ -47,8 +47,8 @@ ControlTimes QuickTimes() {
 using Connected = absl::StatusOr<std::unique_ptr<ControlPlane>>;
 
 // A hub on loopback and ranks that join it.
-struct Run {
-  explicit Run(int size, const ControlTimes& the_times = QuickTimes(),
+struct Ranks {
+  explicit Ranks(int size, const ControlTimes& the_times = QuickTimes(),
                const std::string& the_secret = "swordfish")
       : times(the_times), world_size(size), secret(the_secret), listener(*tcp::Listen("127.0.0.1", 0)),
         endpoint(tcp::LocalEnd(listener)) {}
@@ -79,7 +79,7 @@ struct Run {
 
 // A rank that speaks the protocol by hand, and can therefore misbehave.
 struct Puppet {
-  Puppet(Run& run, int rank)
+  Puppet(Ranks& run, int rank)
       : connection(*tcp::Dial({run.endpoint}, run.secret,
                               {tcp::Purpose::kControl, rank, run.world_size},
                               Clock::now() + Seconds(kPatience_s))) {}
@@ -108,7 +108,7 @@ TEST(ControlPlane, AloneOpensNothing) {
 }
 
 TEST(ControlPlane, ExchangesByRank) {
-  Run run(3);
+  Ranks run(3);
   auto planes = run.All();
   std::vector<std::thread> threads;
   for (int r = 0; r < 3; ++r) {
@@ -128,7 +128,7 @@ TEST(ControlPlane, ExchangesByRank) {
 }
 
 TEST(ControlPlane, SettingsThatDifferAreNamed) {
-  Run run(3);
+  Ranks run(3);
   auto planes = run.All();
   std::vector<std::thread> threads;
   for (int r = 0; r < 3; ++r) {
@@ -147,7 +147,7 @@ TEST(ControlPlane, SettingsThatDifferAreNamed) {
 
 TEST(ControlPlane, LeavingInGoodOrderBlamesNobody) {
   for (const int first : {0, 1, 2}) {
-    Run run(3);
+    Ranks run(3);
     auto planes = run.All();
     EXPECT_EQ((*planes[static_cast<size_t>(first)])->Leave(absl::OkStatus()), std::nullopt);
     planes[static_cast<size_t>(first)] = absl::UnknownError("gone");
@@ -158,7 +158,7 @@ TEST(ControlPlane, LeavingInGoodOrderBlamesNobody) {
 }
 
 TEST(ControlPlane, ADeadRankIsKnownToAllAtOnce) {
-  Run run(4);
+  Ranks run(4);
   std::vector<Connected> planes;
   for (int r = 0; r < 4; ++r) planes.emplace_back(absl::UnknownError("not yet"));
   std::thread zero([&] { planes[0] = run.Lead(); });
@@ -184,7 +184,7 @@ TEST(ControlPlane, ADeadRankIsKnownToAllAtOnce) {
 }
 
 TEST(ControlPlane, ASilentRankIsKnownInTime) {
-  Run run(2);
+  Ranks run(2);
   Connected zero = absl::UnknownError("not yet");
   std::thread thread([&] { zero = run.Lead(); });
   Puppet silent(run, 1);
@@ -199,7 +199,7 @@ TEST(ControlPlane, ASilentRankIsKnownInTime) {
 }
 
 TEST(ControlPlane, ASilentHubIsKnownInTime) {
-  Run run(2);
+  Ranks run(2);
   Connected one = absl::UnknownError("not yet");
   std::thread thread([&] { one = run.Join(1); });
   std::vector<tcp::Guest> guests;
@@ -216,7 +216,7 @@ TEST(ControlPlane, ASilentHubIsKnownInTime) {
 }
 
 TEST(ControlPlane, TheDeathOfTheHubIsKnown) {
-  Run run(2);
+  Ranks run(2);
   Connected one = absl::UnknownError("not yet");
   std::thread thread([&] { one = run.Join(1); });
   {
@@ -236,7 +236,7 @@ TEST(ControlPlane, TheDeathOfTheHubIsKnown) {
 
 TEST(ControlPlane, LastWordsBlameTheRankThatFailed) {
   for (const int culprit : {0, 2}) {
-    Run run(3);
+    Ranks run(3);
     auto planes = run.All();
     const auto own = (*planes[static_cast<size_t>(culprit)])->Leave(DeviceError("no memory left"));
     ASSERT_TRUE(own.has_value());
@@ -250,7 +250,7 @@ TEST(ControlPlane, LastWordsBlameTheRankThatFailed) {
 }
 
 TEST(ControlPlane, TheMessengerIsNotTheCulprit) {
-  Run run(3);
+  Ranks run(3);
   std::vector<Connected> planes;
   for (int r = 0; r < 2; ++r) planes.emplace_back(absl::UnknownError("not yet"));
   std::thread zero([&] { planes[0] = run.Lead(); });
@@ -271,7 +271,7 @@ TEST(ControlPlane, TheMessengerIsNotTheCulprit) {
 }
 
 TEST(ControlPlane, AReportThatNothingExplainsBlamesItsSender) {
-  Run run(3);
+  Ranks run(3);
   auto planes = run.All();
   const auto begin = Clock::now();
   const auto blame = (*planes[1])->Leave(CommunicationError("the network is down"));
@@ -284,7 +284,7 @@ TEST(ControlPlane, AReportThatNothingExplainsBlamesItsSender) {
 
 TEST(ControlPlane, ARankThatLeavesWithAnErrorWhileOthersGoOnIsBlamed) {
   for (const int culprit : {0, 1}) {
-    Run run(3);
+    Ranks run(3);
     auto planes = run.All();
     EXPECT_EQ((*planes[static_cast<size_t>(culprit)])->Leave(DataError("bad shard")), std::nullopt);
     const Blame blame = VerdictOf(**planes[2]);
@@ -296,7 +296,7 @@ TEST(ControlPlane, ARankThatLeavesWithAnErrorWhileOthersGoOnIsBlamed) {
 TEST(ControlPlane, MissingRanksAreNamed) {
   ControlTimes times = QuickTimes();
   times.connect_s = 0.7;
-  Run run(4, times);
+  Ranks run(4, times);
   Connected one = absl::UnknownError("not yet");
   std::thread thread([&] { one = run.Join(1); });
   const Connected zero = run.Lead();
@@ -312,7 +312,7 @@ TEST(ControlPlane, MissingRanksAreNamed) {
 TEST(ControlPlane, AHubThatIsNotThereIsNamed) {
   ControlTimes times = QuickTimes();
   times.connect_s = 0.5;
-  Run run(2, times);
+  Ranks run(2, times);
   run.listener = tcp::Fd();  // nobody listens there now
   EXPECT_THAT(run.Join(1).status(),
               Fails(ExitCode::kDevice,
@@ -321,7 +321,7 @@ TEST(ControlPlane, AHubThatIsNotThereIsNamed) {
 }
 
 TEST(ControlPlane, RanksThatDoNotBelongAreToldWhy) {
-  Run run(2);
+  Ranks run(2);
   const tcp::Endpoint endpoint = run.endpoint;
   Connected zero = absl::UnknownError("not yet");
   std::thread thread([&] { zero = run.Lead(); });
@@ -365,7 +365,7 @@ std::vector<tcp::Fd> Strangers(const tcp::Endpoint& endpoint) {
 }
 
 TEST(ControlPlane, StrangersDisturbNobody) {
-  Run run(3);
+  Ranks run(3);
   const tcp::Endpoint endpoint = run.endpoint;
   const auto before = Strangers(endpoint);
   auto planes = run.All();
@@ -382,7 +382,7 @@ TEST(ControlPlane, AServerThatIsNoHubIsNamed) {
   ControlTimes times = QuickTimes();
   times.connect_s = 1;
   for (const std::string& answer : {std::string("HTTP/1.1 400 Bad Request\r\n"), std::string()}) {
-    Run run(2, times);
+    Ranks run(2, times);
     std::atomic<bool> done{false};
     std::thread server([&] {
       std::vector<tcp::Fd> clients;

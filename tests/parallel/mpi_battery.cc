@@ -1,4 +1,5 @@
-// The communicator battery over MPI: every rank of an mpirun runs this program.
+// The communicator battery among processes: every rank runs this program, under mpirun over MPI, in
+// an environment like torchrun's over TCP.
 //
 //   mpirun -n 4 parallel_mpi_battery          the battery
 //   mpirun -n 2 parallel_mpi_battery leave    rank 1 abandons and exits with 3 while rank 0 waits
@@ -12,17 +13,20 @@
 
 #include "base/errors.h"
 #include "parallel/launch.h"
+#include "parallel/world.h"
 #include "tests/parallel/communicator_battery.h"
 
 namespace osler::testing {
 namespace {
 
-Communicator* world = nullptr;  // set in main, before any test runs
+// Set in main, before any test runs.
+Communicator* world = nullptr;
+Network network = Network::kNone;
 
 class MpiBattery : public ::testing::TestWithParam<BatteryCase> {};
 
 TEST_P(MpiBattery, Holds) {
-  EXPECT_EQ(world->backend(), "mpi");
+  EXPECT_EQ(world->backend(), network == Network::kMpi ? "mpi" : "tcp");
   GetParam().run(*world);
 }
 
@@ -48,13 +52,14 @@ class FailureListener : public ::testing::EmptyTestEventListener {
 int Main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   const auto launch = DetectLaunch();
-  auto connected = launch.ok() ? ConnectWorld(*launch) : launch.status();
+  absl::StatusOr<World> connected = launch.ok() ? ConnectWorld(*launch) : launch.status();
   if (!connected.ok()) {
     std::fprintf(stderr, "%s\n", connected.status().ToString().c_str());
     return static_cast<int>(ExitCodeOf(connected.status()));
   }
-  const std::unique_ptr<Communicator> owner = *std::move(connected);
-  world = owner.get();
+  const World owner = *std::move(connected);
+  world = owner.comm.get();
+  network = launch->network;
   if (argc > 1 && std::string(argv[1]) == "leave") {
     if (world->rank() == 1) {
       world->Abandon();
