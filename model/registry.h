@@ -35,7 +35,12 @@ struct ModelSpec {
     double constant = 0;
   };
   std::function<Init(std::string_view name)> init;
+  // What a layout divides (model/layout.h).
   int64_t vocab_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t key_value_heads = 0;
 };
 
 // "Gemma3ForCausalLM (model_type gemma3_text)" and so on, for people.

@@ -1,5 +1,7 @@
 #include "parallel/placement.h"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 
 namespace osler {
@@ -33,6 +35,33 @@ const PlacementRule* FindRule(const PlacementRules& rules, std::string_view para
     return Matches(rule, parameter);
   });
   return found == rules.end() ? nullptr : &*found;
+}
+
+TensorSlice SliceFor(const PlacementRule& rule, const std::vector<int64_t>& shape, int rank,
+                     int size) {
+  const std::optional<int> dim = SplitDim(rule.split);
+  if (!dim) return {.dim = 0, .begin = 0, .length = shape.at(0), .copies = size};
+  const int64_t length = shape.at(static_cast<size_t>(*dim)), units = length / rule.unit;
+  if (length % rule.unit == 0 && units % size == 0) {
+    const int64_t share = length / size;
+    return {.dim = *dim, .begin = rank * share, .length = share};
+  }
+  // Rows and the vocabulary are summed over the ranks: a copy would count twice.
+  TORCH_CHECK(
+      rule.split == Split::kColumn && length % rule.unit == 0 && units > 0 && size % units == 0,
+      rule.pattern, ": ", length, " in units of ", rule.unit, " cannot be dealt to ", size,
+      " ranks");
+  const int copies = size / static_cast<int>(units);
+  return {.dim = *dim, .begin = rank / copies * rule.unit, .length = rule.unit, .copies = copies};
+}
+
+std::vector<int64_t> SlicedShape(std::vector<int64_t> shape, const TensorSlice& slice) {
+  shape.at(static_cast<size_t>(slice.dim)) = slice.length;
+  return shape;
+}
+
+at::Tensor Narrow(const at::Tensor& whole, const TensorSlice& slice) {
+  return whole.narrow(slice.dim, slice.begin, slice.length);
 }
 
 }  // namespace osler

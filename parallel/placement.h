@@ -6,6 +6,8 @@
 // into flat pieces, data and context hold copies.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -43,5 +45,30 @@ using PlacementRules = std::vector<PlacementRule>;
 bool Matches(const PlacementRule& rule, std::string_view parameter);
 // The first rule that does, or nullptr.
 const PlacementRule* FindRule(const PlacementRules& rules, std::string_view parameter);
+
+// What one rank of the tensor axis holds of a parameter: [begin, begin + length) of `dim`, all of
+// the other dims.
+struct TensorSlice {
+  int dim = 0;
+  int64_t begin = 0, length = 0;
+  // So many neighbouring ranks, those with the same rank / copies, hold this very slice: 1 where
+  // every rank has its own, all of them for a replicated parameter, those that share a head of
+  // grouped keys. Each has the gradient of what it computed with it; their sum is the parameter's.
+  int copies = 1;
+
+  bool operator==(const TensorSlice&) const = default;
+};
+
+// The slice of rank `rank` of `size`. Units stay whole: equal shares of them, or one unit each when
+// there are fewer than ranks. PRE (else throws c10::Error): the units are a multiple of the ranks;
+// for columns they may also divide them. CheckLayout (model/layout.h) says so for people.
+TensorSlice SliceFor(const PlacementRule& rule, const std::vector<int64_t>& shape, int rank,
+                     int size);
+
+// The shape of the slice of a parameter of that shape.
+std::vector<int64_t> SlicedShape(std::vector<int64_t> shape, const TensorSlice& slice);
+
+// A view of the slice of the whole parameter.
+at::Tensor Narrow(const at::Tensor& whole, const TensorSlice& slice);
 
 }  // namespace osler

@@ -1,12 +1,6 @@
 #include "trainer/trainer.h"
 
-#include <ATen/ops/full.h>
-#include <ATen/ops/tensor.h>
-
-#include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -17,7 +11,6 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "trainer/gradient_reduce.h"
 #include "trainer/schedule.h"
 #include "trainer/stop_signal.h"
 #include "trainer/trainer_state.h"
@@ -31,6 +24,8 @@ double MillisecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
 }
 
+<<<<<<< HEAD
+=======
 // Sums over the ranks of `comm`.
 std::vector<int64_t> SumOverRanks(std::vector<int64_t> values, Communicator& comm) {
   at::Tensor x = at::tensor(values, at::kLong);
@@ -44,61 +39,18 @@ double SumLoss(double value, Communicator& comm) {
   return x.item<double>();
 }
 
+>>>>>>> 45cdd40
 }  // namespace
 
 absl::StatusOr<std::vector<Pack>> Trainer::State::NextPacks(int64_t end) {
+  const ReaderShare reader = ReaderOf(mesh);
   std::vector<Pack> packs;
   for (int64_t g = next_pack; g < end; ++g) {
-    if (g % data_axis().size() != data_axis().rank()) continue;
+    if (g % reader.count != reader.index) continue;
     OSLER_ASSIGN_OR_RETURN(Pack pack, stream->Next());
     packs.push_back(std::move(pack));
   }
   return packs;
-}
-
-absl::StatusOr<LossSum> Trainer::State::Compute(const std::vector<Pack>& packs,
-                                                int64_t global_targets) {
-  LossSum total;
-  const auto size = static_cast<size_t>(config.train().micro_batch());
-  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(global_targets, 1));
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    store.ZeroGradients();
-    for (size_t i = 0; i < packs.size(); i += size) {
-      const std::span<const Pack> some(packs.data() + i, std::min(size, packs.size() - i));
-      const LossSum loss = walk->ForwardBackward(MakeMicroBatch(model, some), scale);
-      total.sum += loss.sum;
-      total.count += loss.count;
-    }
-    return absl::OkStatus();
-  }));
-  return total;
-}
-
-absl::Status Trainer::State::Update(const LossSum& local, int64_t global_targets,
-                                    StepReport& report) {
-  Failpoint("reduce");
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    AllReduceGradients(store, data_axis());
-    report.loss =
-        SumLoss(local.sum, data_axis()) / static_cast<double>(std::max<int64_t>(global_targets, 1));
-    report.grad_norm = GlobalGradientNorm(store);
-    return absl::OkStatus();
-  }));
-  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
-    return DataError(absl::StrFormat(
-        "step %d: loss %g, gradient norm %g over packs [%d, %d): not finite; no update was made. "
-        "Lower "
-        "optimizer.lr or optimizer.clip_norm, or look at these packs with `osler data inspect "
-        "--order`",
-        report.step, report.loss, report.grad_norm, report.first_pack, report.end_pack));
-  }
-  Failpoint("optimizer");
-  return AgreeOnStatus(mesh.world(), CatchTorch([&] {
-                         optimizer->Step(
-                             report.step, report.lr,
-                             ClipFactor(report.grad_norm, config.optimizer().clip_norm()));
-                         return absl::OkStatus();
-                       }));
 }
 
 StepReport Trainer::State::NextReport() const {
@@ -115,21 +67,37 @@ StepReport Trainer::State::NextReport() const {
 }
 
 absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepReport& report) {
-  int64_t targets = 0, tokens = 0;
+  BatchCounts own{.stop_requests = StopRequested() ? 1 : 0};
   for (const Pack& pack : packs) {
-    targets += CountTargets(pack);
-    tokens += static_cast<int64_t>(pack.tokens.size());
+    own.targets += CountTargets(pack);
+    own.tokens += static_cast<int64_t>(pack.tokens.size());
   }
   return CatchTorch([&] {
-    const auto sums = SumOverRanks({targets, tokens, StopRequested() ? 1 : 0}, data_axis());
-    report.target_tokens = sums[0];
-    report.tokens = sums[1];
-    stop_agreed = sums[2] > 0;
+    const BatchCounts all = SumCounts(mesh, own);
+    report.target_tokens = all.targets;
+    report.tokens = all.tokens;
+    stop_agreed = all.stop_requests > 0;
     const double positions = static_cast<double>(config.train().global_batch()) *
                              static_cast<double>(config.data().sequence_length());
     report.padding_share = 1 - static_cast<double>(report.tokens) / positions;
     return absl::OkStatus();
   });
+}
+
+absl::Status Trainer::State::Train(const std::vector<Pack>& packs, StepReport& report) {
+  const StepPlan plan{.number = report.step,
+                      .lr = report.lr,
+                      .packs = report.end_pack - report.first_pack,
+                      .targets = report.target_tokens};
+  OSLER_ASSIGN_OR_RETURN(const StepResult result, train_step->Run(packs, plan));
+  report.loss = result.loss;
+  report.grad_norm = result.grad_norm;
+  if (result.updated) return absl::OkStatus();
+  return DataError(absl::StrFormat(
+      "step %d: loss %g, gradient norm %g over packs [%d, %d): not finite; no update was made. "
+      "Lower optimizer.lr or optimizer.clip_norm, or look at these packs with `osler data inspect "
+      "--order`",
+      report.step, report.loss, report.grad_norm, report.first_pack, report.end_pack));
 }
 
 absl::StatusOr<StepReport> Trainer::Step() {
@@ -142,9 +110,7 @@ absl::StatusOr<StepReport> Trainer::Step() {
   report.data_wait_ms = MillisecondsSince(begin);
   OSLER_RETURN_IF_ERROR(s.CountTokens(*packs, report));
 
-  const auto loss = s.Compute(*packs, report.target_tokens);
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(s.mesh.world(), loss.status()));
-  OSLER_RETURN_IF_ERROR(s.Update(*loss, report.target_tokens, report));
+  OSLER_RETURN_IF_ERROR(s.Train(*packs, report));
   s.step = report.step;
   s.next_pack = report.end_pack;
   const double wall_ms = MillisecondsSince(begin);
@@ -176,8 +142,7 @@ std::string Trainer::State::HowItFinished() const {
 absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
   bool improved = false;
   if (ValidatesNow()) {
-    OSLER_ASSIGN_OR_RETURN(report.validation,
-                           validation->Measure(model, *walk, data_axis(), mesh.world()));
+    OSLER_ASSIGN_OR_RETURN(report.validation, validation->Measure(model, train_step->walk(), mesh));
     improved = best.Observe(step, report.validation->total);
     validation_note = absl::StrFormat(" · validation loss %.4f", report.validation->total);
   }

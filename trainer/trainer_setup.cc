@@ -1,4 +1,3 @@
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
 #include <optional>
@@ -98,6 +97,17 @@ EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size)
   return options;
 }
 
+StepOptions StepOptionsOf(const config::Train& config) {
+  const config::Optimizer& o = config.optimizer();
+  StepOptions options;
+  options.recompute =
+      config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.micro_batch = config.train().micro_batch();
+  options.clip_norm = o.clip_norm();
+  options.adamw = {o.betas(0), o.betas(1), o.eps()};
+  return options;
+}
+
 absl::Status Trainer::State::OpenModelAndData() {
   const std::string& path = config.model().path();
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
@@ -147,23 +157,19 @@ absl::Status Trainer::State::LoadParameters() {
         if (resume < 0) {
           OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
         } else {
-          for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
+          for (size_t i = 0; i < store.slots().size(); ++i)
+            store.Allocate(static_cast<int64_t>(i), dtype);
         }
-        const config::Optimizer& o = config.optimizer();
-        optimizer = std::make_unique<AdamW>(store, AdamWOptions{o.betas(0), o.betas(1), o.eps()},
-                                            std::move(groups));
-        walk = std::make_unique<Walk>(model, store,
-                                      config.train().recompute() == config::FULL
-                                          ? RecomputeMode::kFull
-                                          : RecomputeMode::kNone);
+        train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
+                                                 std::move(groups));
         return resume < 0 ? absl::OkStatus() : Resume(resume);
       }));
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = TensorState(store, *optimizer);
+  CheckpointState state = TensorState(store, train_step->optimizer());
   OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
-  optimizer->PublishMasters();
+  train_step->optimizer().PublishMasters();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
   const auto text = state.texts.find(kStateFile);
   if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
@@ -203,7 +209,7 @@ absl::Status Trainer::State::OpenStream() {
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
     StreamOptions options;
     options.plan = PlanOptionsOf(config);
-    options.share = {data_axis().rank(), data_axis().size()};
+    options.share = ReaderOf(mesh);
     OSLER_ASSIGN_OR_RETURN(stream, PackStream::Open(*data, options));
     if (step > 0) OSLER_RETURN_IF_ERROR(stream->Seek(cursor));
     next_pack = cursor.pack;
@@ -216,7 +222,8 @@ absl::Status Trainer::State::OpenStream() {
             counts.split, counts.dropped);
     OSLER_RETURN_IF_ERROR(CheckTargets(counts, config.data().sequence_length()));
     int64_t trained = 0;
-    for (const AdamW::Moments& one : optimizer->moments()) trained += one.master.numel();
+    for (const AdamW::Moments& one : train_step->optimizer().moments())
+      trained += one.master.numel();
     if (trained < store.parameter_count()) {
       LogInfo("{} of {} parameters are trained", trained, store.parameter_count());
     }
@@ -236,7 +243,7 @@ absl::Status Trainer::State::OpenLog() {
 
 absl::Status Trainer::State::WriteCheckpoint() {
   OSLER_RETURN_IF_ERROR(log->Sync());
-  CheckpointState state = TensorState(store, *optimizer);
+  CheckpointState state = TensorState(store, train_step->optimizer());
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
   state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);

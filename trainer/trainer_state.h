@@ -14,13 +14,12 @@
 #include "model/block.h"
 #include "model/registry.h"
 #include "trainer/best_loss.h"
-#include "trainer/optim/adamw.h"
 #include "trainer/parameter_groups.h"
 #include "trainer/run_log.h"
 #include "trainer/run_state.h"
+#include "trainer/step.h"
 #include "trainer/trainer.h"
 #include "trainer/validation.h"
-#include "trainer/walk.h"
 
 namespace osler {
 
@@ -43,8 +42,7 @@ struct Trainer::State {
   StepReport NextReport() const;  // what is known of a step before it begins
   absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
-  absl::StatusOr<LossSum> Compute(const std::vector<Pack>& packs, int64_t global_targets);
-  absl::Status Update(const LossSum& local, int64_t global_targets, StepReport& report);
+  absl::Status Train(const std::vector<Pack>& packs, StepReport& report);
   // Validation, metrics and checkpoint, where the finished step is due for them.
   absl::Status AfterStep(StepReport& report, Progress& progress);
   bool ValidatesNow() const;
@@ -56,7 +54,6 @@ struct Trainer::State {
   bool Finished() const { return step >= config.train().steps() || best.ShouldStop(); }
   // "12 steps" or why there are fewer.
   std::string HowItFinished() const;
-  Communicator& data_axis() const { return mesh.comm(Axis::kData); }
   bool is_first() const { return mesh.world().rank() == 0; }
   std::string RunFile(std::string_view name) const {
     return JoinPath(config.train().output(), name);
@@ -74,8 +71,7 @@ struct Trainer::State {
   std::unique_ptr<Validation> validation;  // null without data.validation
   std::unique_ptr<PackStream> stream;
   std::vector<ParameterGroup> groups;
-  std::unique_ptr<AdamW> optimizer;
-  std::unique_ptr<Walk> walk;
+  std::unique_ptr<TrainStep> train_step;
   std::unique_ptr<CheckpointStore> checkpoints;
   std::unique_ptr<RunLog> log;  // on the first rank only
   RunIdentity identity;
@@ -91,5 +87,6 @@ struct Trainer::State {
 
 PlanOptions PlanOptionsOf(const config::Train& config);
 EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
+StepOptions StepOptionsOf(const config::Train& config);
 
 }  // namespace osler

@@ -10,7 +10,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/validate.h"
-#include "trainer/walk.h"
+#include "trainer/step.h"
 
 namespace osler {
 namespace {
@@ -62,26 +62,25 @@ absl::StatusOr<std::unique_ptr<Validation>> Validation::Open(Fs& fs, const confi
 }
 
 absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& walk,
-                                                   Communicator& data_axis,
-                                                   Communicator& world) const {
+                                                   const Mesh& mesh) const {
   Failpoint("validate");
   StreamOptions options;
   options.plan = plan_;
-  options.share = {data_axis.rank(), data_axis.size()};
+  options.share = ReaderOf(mesh);
   ValidationLoss result;
   LossSum total;
   for (const Source& source : sources_) {
     PackLosses losses;
     OSLER_RETURN_IF_ERROR(AgreeOnStatus(
-        world, CatchTorch([&]() -> absl::Status {
+        mesh.world(), CatchTorch([&]() -> absl::Status {
           OSLER_ASSIGN_OR_RETURN(const auto packs, PackStream::Open(*source.data, options));
           OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk));
           return absl::OkStatus();
         })));
     LossSum loss;
     OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-      data_axis.AllReduce(losses.sums_P, ReduceOp::kSum).Wait();
-      data_axis.AllReduce(losses.counts_P, ReduceOp::kSum).Wait();
+      SumLosses(mesh, losses.sums_P);
+      SumLosses(mesh, losses.counts_P);
       loss = {SumInOrder<double>(losses.sums_P), SumInOrder<int64_t>(losses.counts_P)};
       return absl::OkStatus();
     }));

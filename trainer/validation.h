@@ -12,7 +12,7 @@
 #include "configs/schema/train.pb.h"
 #include "data/encoder.h"
 #include "data/loader.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace osler {
 
@@ -34,11 +34,11 @@ class Validation {
                                                           const RecordEncoder& encoder,
                                                           int threads);
 
-  // One pass over every record of every source, in file order, one pack at a time. `data_axis` and
-  // `world` share the packs: each pack's loss is computed by one rank, and the losses are added in
-  // the order of packs, so the result has the same bits on every rank and for any number of them.
-  absl::StatusOr<ValidationLoss> Measure(const Model& model, Walk& walk, Communicator& data_axis,
-                                         Communicator& world) const;
+  // One pass over every record of every source, in file order, one pack at a time. The mesh's
+  // readers share the packs: each pack's loss is computed by one of them, and the losses are added
+  // in the order of packs, so the result has the same bits on every rank and for any number of
+  // readers.
+  absl::StatusOr<ValidationLoss> Measure(const Model& model, Walk& walk, const Mesh& mesh) const;
 
   // Of all sources: losses compare only under the same one.
   std::string digest() const;

@@ -161,6 +161,10 @@ ModelSpec MakeDecoderSpec(const DecoderConfig& config) {
   ModelSpec spec;
   spec.family = config.family;
   spec.vocab_size = config.vocab_size;
+  spec.intermediate_size = config.intermediate_size;
+  spec.layers = config.layers;
+  spec.heads = config.heads;
+  spec.key_value_heads = config.key_value_heads;
   spec.build = [config](ParameterStore& store) { return Build(config, store); };
   spec.placements = Placements(config);
   spec.canonical_name = [names = config.checkpoint_names, tied = config.tied_head](

@@ -1,5 +1,7 @@
 #include "parallel/placement.h"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 namespace osler {
@@ -36,6 +38,54 @@ TEST(Placement, DimsAreThoseOfOutByInMatrices) {
   EXPECT_EQ(SplitDim(Split::kColumn), 0);
   EXPECT_EQ(SplitDim(Split::kRow), 1);
   EXPECT_EQ(SplitDim(Split::kVocabulary), 0);
+}
+
+TEST(TensorSlice, UnitsAreDealtInOrderAndWhole) {
+  const PlacementRule heads = {"q", Split::kColumn, 16}, rows = {"o", Split::kRow, 16};
+  EXPECT_EQ(SliceFor(heads, {128, 5}, 3, 4), (TensorSlice{.dim = 0, .begin = 96, .length = 32}));
+  EXPECT_EQ(SliceFor(rows, {5, 128}, 1, 2), (TensorSlice{.dim = 1, .begin = 64, .length = 64}));
+  EXPECT_EQ(SliceFor({"e", Split::kVocabulary}, {96, 7}, 2, 3),
+            (TensorSlice{.dim = 0, .begin = 64, .length = 32}));
+  EXPECT_EQ(SliceFor({"b", Split::kColumn}, {6}, 1, 2),
+            (TensorSlice{.dim = 0, .begin = 3, .length = 3}));
+}
+
+TEST(TensorSlice, OneRankHoldsEverythingOnce) {
+  for (const Split split : {Split::kReplicated, Split::kColumn, Split::kRow, Split::kVocabulary}) {
+    const TensorSlice slice = SliceFor({"x", split, 4}, {8, 12}, 0, 1);
+    EXPECT_EQ(SlicedShape({8, 12}, slice), (std::vector<int64_t>{8, 12}));
+    EXPECT_EQ(slice.copies, 1);
+  }
+}
+
+TEST(TensorSlice, NeighboursShareAHeadWhenThereAreFewerHeadsThanRanks) {
+  const PlacementRule keys = {"k", Split::kColumn, 16};
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(SliceFor(keys, {32, 5}, rank, 4),
+              (TensorSlice{.dim = 0, .begin = rank / 2 * 16, .length = 16, .copies = 2}));
+    EXPECT_EQ(SliceFor(keys, {16}, rank, 4),
+              (TensorSlice{.dim = 0, .begin = 0, .length = 16, .copies = 4}));
+    EXPECT_EQ(SliceFor({"n"}, {7}, rank, 4),
+              (TensorSlice{.dim = 0, .begin = 0, .length = 7, .copies = 4}));
+  }
+}
+
+TEST(TensorSlice, RefusesWhatDoesNotDivide) {
+  EXPECT_THROW(SliceFor({"q", Split::kColumn, 16}, {48, 5}, 0, 2), c10::Error);  // 3 heads on 2
+  EXPECT_THROW(SliceFor({"q", Split::kColumn, 16}, {32, 5}, 0, 3), c10::Error);  // 2 on 3
+  EXPECT_THROW(SliceFor({"q", Split::kColumn, 16}, {40, 5}, 0, 2), c10::Error);  // half a head
+  // A copy of what is summed would count twice.
+  EXPECT_THROW(SliceFor({"o", Split::kRow, 16}, {5, 32}, 0, 4), c10::Error);
+  EXPECT_THROW(SliceFor({"e", Split::kVocabulary}, {2, 5}, 0, 4), c10::Error);
+}
+
+TEST(TensorSlice, NarrowTakesTheSliceOfTheWhole) {
+  const at::Tensor whole = at::arange(24, at::kLong).view({4, 6});
+  const TensorSlice rows = SliceFor({"c", Split::kColumn}, {4, 6}, 1, 2);
+  const TensorSlice columns = SliceFor({"r", Split::kRow, 2}, {4, 6}, 2, 3);
+  EXPECT_TRUE(at::equal(Narrow(whole, rows), whole.slice(0, 2, 4)));
+  EXPECT_TRUE(at::equal(Narrow(whole, columns), whole.slice(1, 4, 6)));
+  EXPECT_EQ(Narrow(whole, columns).sizes(), SlicedShape({4, 6}, columns));
 }
 
 }  // namespace

@@ -1,0 +1,115 @@
+#include "trainer/step.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/failpoint.h"
+#include "base/status_macros.h"
+#include "base/torch_status.h"
+#include "trainer/gradient_reduce.h"
+
+namespace osler {
+namespace {
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool IsFirst(const Mesh& mesh, Axis axis) { return mesh.comm(axis).rank() == 0; }
+
+// A reader's packs are known to all its ranks; one of them speaks for it.
+bool SpeaksForReader(const Mesh& mesh) {
+  return IsFirst(mesh, Axis::kContext) && IsFirst(mesh, Axis::kTensor) &&
+         IsFirst(mesh, Axis::kPipeline);
+}
+
+}  // namespace
+
+ReaderShare ReaderOf(const Mesh& mesh) {
+  const Communicator &data = mesh.comm(Axis::kData), &shard = mesh.comm(Axis::kShard);
+  return {int64_t{data.rank()} * shard.size() + shard.rank(), int64_t{data.size()} * shard.size()};
+}
+
+BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own) {
+  const int64_t share = SpeaksForReader(mesh) ? 1 : 0;
+  const std::vector<int64_t> values = {share * own.targets, share * own.tokens, own.stop_requests};
+  at::Tensor sums = at::tensor(values, at::kLong);
+  mesh.world().AllReduce(sums, ReduceOp::kSum).Wait();
+  const auto* sum = sums.const_data_ptr<int64_t>();
+  return {.targets = sum[0], .tokens = sum[1], .stop_requests = sum[2]};
+}
+
+void SumLosses(const Mesh& mesh, at::Tensor& x) {
+  const Communicator& pipeline = mesh.comm(Axis::kPipeline);
+  const bool last_stage = pipeline.rank() == pipeline.size() - 1;
+  if (!last_stage || !IsFirst(mesh, Axis::kTensor)) x.zero_();
+  mesh.world().AllReduce(x, ReduceOp::kSum).Wait();
+}
+
+TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,
+                     const StepOptions& options, std::vector<ParameterGroup> groups)
+    : model_(model),
+      store_(store),
+      mesh_(mesh),
+      options_(options),
+      optimizer_(store, options.adamw, std::move(groups)),
+      walk_(model, store, options.recompute) {}
+
+LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
+  store_.ZeroGradients();
+  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
+  // All readers take the same number of passes, so that none waits for another for ever.
+  const int64_t passes = CeilDiv(CeilDiv(plan.packs, ReaderOf(mesh_).count), options_.micro_batch);
+  LossSum total;
+  for (int64_t m = 0; m < passes; ++m) {
+    const auto begin = static_cast<size_t>(m * options_.micro_batch);
+    if (begin >= packs.size()) break;
+    const auto some = packs.subspan(
+        begin, std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin));
+    const LossSum loss = walk_.ForwardBackward(MakeMicroBatch(model_, some), scale);
+    total.sum += loss.sum;
+    total.count += loss.count;
+  }
+  return total;
+}
+
+absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> packs,
+                                                       const StepPlan& plan) {
+  LossSum local;
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh_.world(), CatchTorch([&] {
+                                        local = WalkMicroBatches(packs, plan);
+                                        return absl::OkStatus();
+                                      })));
+  Failpoint("reduce");
+  StepResult result;
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    AllReduceGradients(store_, mesh_.comm(Axis::kData));
+    at::Tensor loss = at::full({1}, local.sum, at::kDouble);
+    SumLosses(mesh_, loss);
+    result.loss = loss.item<double>() / static_cast<double>(std::max<int64_t>(plan.targets, 1));
+    result.grad_norm = GlobalGradientNorm(store_);
+    return absl::OkStatus();
+  }));
+  return result;
+}
+
+absl::Status TrainStep::Update(const StepPlan& plan, double grad_norm) {
+  Failpoint("optimizer");
+  return AgreeOnStatus(mesh_.world(), CatchTorch([&] {
+                         optimizer_.Step(plan.number, plan.lr,
+                                         ClipFactor(grad_norm, options_.clip_norm));
+                         return absl::OkStatus();
+                       }));
+}
+
+absl::StatusOr<StepResult> TrainStep::Run(std::span<const Pack> packs, const StepPlan& plan) {
+  OSLER_ASSIGN_OR_RETURN(StepResult result, ComputeGradients(packs, plan));
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) return result;
+  OSLER_RETURN_IF_ERROR(Update(plan, result.grad_norm));
+  result.updated = true;
+  return result;
+}
+
+}  // namespace osler

@@ -1,0 +1,94 @@
+// One optimizer step of one rank under any layout: gradients of this reader's packs, summed over
+// the mesh, clipped by their global norm, and one AdamW update.
+//
+// The packs of a global batch are dealt over the readers, one for each (data, shard) coordinate.
+// The ranks of one reader (its context, tensor and pipeline ranks) are given the same packs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/loader.h"
+#include "model/block.h"
+#include "model/parameter_store.h"
+#include "parallel/mesh.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/parameter_groups.h"
+#include "trainer/walk.h"
+
+namespace osler {
+
+// This rank's reader: number data · |shard| + shard of |data| · |shard|.
+ReaderShare ReaderOf(const Mesh& mesh);
+
+// What a global batch holds.
+struct BatchCounts {
+  int64_t targets = 0, tokens = 0;
+  int64_t stop_requests = 0;  // ranks that were asked to stop
+};
+// Sums each reader's counts once, and every rank's stop_requests, over all ranks. Collective;
+// throws c10::Error.
+BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own);
+
+// Sums over all ranks what each holds of losses: in the last stage of the pipeline, a context rank
+// has those of its tokens, and tensor ranks have the same ones. `x`: fp64 or int64, in place.
+// Collective; throws c10::Error.
+void SumLosses(const Mesh& mesh, at::Tensor& x);
+
+struct StepOptions {
+  RecomputeMode recompute = RecomputeMode::kNone;
+  int64_t micro_batch = 1;  // packs a forward pass of a reader
+  double clip_norm = 0;     // 0: no clipping
+  AdamWOptions adamw;
+};
+
+// What all ranks know of a step before it begins.
+struct StepPlan {
+  int64_t number = 0;  // from 1
+  double lr = 0;
+  int64_t packs = 0;    // of all readers; reader r of n has at most ⌈packs / n⌉
+  int64_t targets = 0;  // of all readers
+};
+
+struct StepResult {
+  double loss = 0;       // mean over the targets of the global batch
+  double grad_norm = 0;  // before clipping
+  bool updated = false;  // false: loss or norm are not finite, and nothing was changed
+};
+
+// Every rank of the mesh makes the same calls. Not thread-safe; model, store and mesh must outlive
+// it.
+class TrainStep {
+ public:
+  // PRE: the store holds values. The optimizer begins with moments of zero.
+  TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StepOptions& options,
+            std::vector<ParameterGroup> groups);
+
+  // Every rank returns the same status and result, unless it leaves in the middle: then the others
+  // get a device error.
+  absl::StatusOr<StepResult> Run(std::span<const Pack> packs, const StepPlan& plan);
+
+  // The first half of Run: afterwards every slot's gradient is that of the mean loss over the
+  // global batch, before clipping.
+  absl::StatusOr<StepResult> ComputeGradients(std::span<const Pack> packs, const StepPlan& plan);
+  // The second half: clips the gradients and updates the parameters.
+  absl::Status Update(const StepPlan& plan, double grad_norm);
+
+  Walk& walk() { return walk_; }
+  AdamW& optimizer() { return optimizer_; }
+
+ private:
+  LossSum WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan);
+
+  const Model& model_;
+  ParameterStore& store_;
+  Mesh& mesh_;
+  StepOptions options_;
+  AdamW optimizer_;
+  Walk walk_;
+};
+
+}  // namespace osler
