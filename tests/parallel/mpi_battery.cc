@@ -26,16 +26,19 @@ Network network = Network::kNone;
 class MpiBattery : public ::testing::TestWithParam<BatteryCase> {};
 
 TEST_P(MpiBattery, Holds) {
-  EXPECT_EQ(world->backend(), network == Network::kMpi ? "mpi" : "tcp");
+  EXPECT_EQ(world->backend(), network == Network::kMpi   ? "mpi"
+                              : network == Network::kTcp ? "tcp"
+                                                         : "single");
   GetParam().run(*world);
 }
 
 INSTANTIATE_TEST_SUITE_P(World, MpiBattery, ::testing::ValuesIn(CommunicatorBattery()),
                          [](const auto& param) { return param.param.name; });
 
-TEST(Mpi, ASecondConnectionIsRefused) {
+TEST(World, ASecondConnectionIsRefused) {
   const auto launch = DetectLaunch();
   ASSERT_TRUE(launch.ok());
+  if (network == Network::kNone) GTEST_SKIP() << "a rank alone connects to nobody";
   const auto again = ConnectWorld(*launch);
   EXPECT_EQ(ExitCodeOf(again.status()), ExitCode::kDevice);
 }
