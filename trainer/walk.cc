@@ -1,8 +1,6 @@
 #include "trainer/walk.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -16,58 +14,8 @@ namespace {
 
 constexpr int64_t kChunkTokens =
     512;  // of logits held at once; the kernel lowers it for large vocabularies
-// Micro-batches are filled up to a multiple of this many tokens: oneDNN compiles its bf16 products
-// anew for every length, and packs are a few tokens short of full, each another few.
-constexpr size_t kTokenMultiple = 64;
-
-// Calls visit(position in the pack, label) for every loss target: documents' first tokens follow
-// nothing.
-template <typename Visit>
-void ForEachTarget(const Pack& pack, Visit visit) {
-  size_t next_doc = 0;
-  for (size_t t = 0; t < pack.labels.size(); ++t) {
-    if (next_doc < pack.doc_starts.size() && static_cast<size_t>(pack.doc_starts[next_doc]) == t) {
-      ++next_doc;
-      continue;
-    }
-    if (pack.labels[t] != kIgnore) visit(t, pack.labels[t]);
-  }
-}
 
 }  // namespace
-
-int64_t CountTargets(const Pack& pack) {
-  int64_t count = 0;
-  ForEachTarget(pack, [&](size_t, int32_t) { ++count; });
-  return count;
-}
-
-MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs) {
-  std::vector<int32_t> tokens, doc_starts;
-  std::vector<int64_t> targets;
-  MicroBatch batch;
-  for (const Pack& pack : packs) {
-    const size_t base = tokens.size();
-    tokens.insert(tokens.end(), pack.tokens.begin(), pack.tokens.end());
-    for (const int32_t start : pack.doc_starts)
-      doc_starts.push_back(static_cast<int32_t>(base) + start);
-    targets.resize(tokens.size(), kIgnore);
-    ForEachTarget(pack, [&](size_t t, int32_t label) {
-      targets[base + t - 1] = label;
-      ++batch.target_tokens;
-    });
-  }
-  batch.tokens = static_cast<int64_t>(tokens.size());
-  if (const size_t spare = tokens.size() % kTokenMultiple; spare != 0) {
-    doc_starts.push_back(static_cast<int32_t>(tokens.size()));
-    tokens.resize(tokens.size() + kTokenMultiple - spare);
-    targets.resize(tokens.size(), kIgnore);
-  }
-  batch.inputs = model.PrepareInputs(tokens, doc_starts);
-  batch.targets_T =
-      at::from_blob(targets.data(), {static_cast<int64_t>(targets.size())}, at::kLong).clone();
-  return batch;
-}
 
 Walk::Saved Walk::RunBlock(const Block& block, const at::Tensor& x, const SequenceInputs& inputs,
                            Graph graph) const {

@@ -10,32 +10,17 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
-#include "data/loader.h"
 #include "model/block.h"
 #include "model/parameter_store.h"
+#include "trainer/micro_batch.h"
 
 namespace osler {
 
 // kNone keeps every block's graph; kFull keeps every block's input and computes its forward again
 // when going back.
 enum class RecomputeMode { kNone, kFull };
-
-// Packs joined into one run of T tokens; documents never see each other. A last document of id 0
-// without targets may fill the run up: it adds nothing to loss and gradients.
-struct MicroBatch {
-  SequenceInputs inputs;
-  at::Tensor targets_T;  // int64: the id that follows each position in its document, kIgnore where
-                         // none counts
-  int64_t tokens = 0;    // of the packs
-  int64_t target_tokens = 0;
-};
-MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs);
-
-// The loss targets of a pack: labels at positions ≥ 1 of their document that are not kIgnore.
-int64_t CountTargets(const Pack& pack);
 
 struct LossSum {
   double sum = 0;  // Σ −log p over targets
