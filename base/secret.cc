@@ -12,10 +12,9 @@ namespace osler {
 std::string HmacSha256(std::string_view key, std::string_view data) {
   std::string mac(32, '\0');
   unsigned int length = 0;
-  const unsigned char* made = HMAC(
-      EVP_sha256(), key.data(), static_cast<int>(key.size()),
-      reinterpret_cast<const unsigned char*>(data.data()), data.size(),
-      reinterpret_cast<unsigned char*>(mac.data()), &length);
+  const unsigned char* made = HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+                                   reinterpret_cast<const unsigned char*>(data.data()), data.size(),
+                                   reinterpret_cast<unsigned char*>(mac.data()), &length);
   OSLER_CHECK(made != nullptr && length == mac.size());
   return mac;
 }
@@ -26,8 +25,8 @@ bool EqualInConstantTime(std::string_view a, std::string_view b) {
 
 std::string RandomBytes(size_t count) {
   std::string bytes(count, '\0');
-  OSLER_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()),
-                         static_cast<int>(count)) == 1);
+  OSLER_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()), static_cast<int>(count)) ==
+              1);
   return bytes;
 }
 

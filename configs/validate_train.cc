@@ -207,10 +207,11 @@ void CheckCommunication(const config::Communication& communication, Rules& rules
   check(communication.heartbeat_seconds(), "heartbeat_seconds");
   check(communication.silence_seconds(), "silence_seconds");
   check(communication.timeout_seconds(), "timeout_seconds");
-  rules.Require(communication.silence_seconds() >= 2 * communication.heartbeat_seconds(),
-                "communication.silence_seconds",
-                fmt::format("{} is too short for a sign of life every {} s; use at least twice that",
-                            communication.silence_seconds(), communication.heartbeat_seconds()));
+  rules.Require(
+      communication.silence_seconds() >= 2 * communication.heartbeat_seconds(),
+      "communication.silence_seconds",
+      fmt::format("{} is too short for a sign of life every {} s; use at least twice that",
+                  communication.silence_seconds(), communication.heartbeat_seconds()));
 }
 
 }  // namespace

@@ -90,8 +90,8 @@ absl::Status ControlHub::Admit(const tcp::Hello& hello) const {
                                     ": start all ranks with the same world size"));
   }
   if (hello.rank < 0 || hello.rank >= world_size_) {
-    return DeviceError(absl::StrCat("rank ", hello.rank, " does not exist in a run of ",
-                                    world_size_, " ranks"));
+    return DeviceError(
+        absl::StrCat("rank ", hello.rank, " does not exist in a run of ", world_size_, " ranks"));
   }
   if (seats_[static_cast<size_t>(hello.rank)].came) {
     return DeviceError(absl::StrCat("rank ", hello.rank,

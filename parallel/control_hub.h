@@ -67,7 +67,7 @@ class ControlHub {
   std::vector<Seat> seats_;
   std::vector<std::pair<std::string, std::vector<std::optional<std::string>>>> exchanges_;
   Clock::time_point began_, looked_, beat_;
-  bool ready_ = false;                        // all ranks have come
+  bool ready_ = false;  // all ranks have come
   std::optional<Blame> verdict_;
   std::optional<Clock::time_point> closing_;  // the last words to the ranks were sent then
   std::atomic<bool> finished_ = false;

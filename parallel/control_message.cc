@@ -5,7 +5,9 @@
 
 namespace osler {
 
-std::string Text(const Blame& blame) { return absl::StrCat("rank ", blame.rank, " ", blame.reason); }
+std::string Text(const Blame& blame) {
+  return absl::StrCat("rank ", blame.rank, " ", blame.reason);
+}
 
 std::string Encode(const Words& words) {
   return tcp::FieldWriter()

@@ -182,8 +182,8 @@ void ControlPlane::State::Judge() {
   }
   if (farewell.has_value()) {
     if (farewell->exit_code != 0 && now - hub_left_at > Seconds(seat.times.linger_s)) {
-      Decide({0, absl::StrCat("left with exit code ", farewell->exit_code, ": ",
-                              farewell->message)});
+      Decide(
+          {0, absl::StrCat("left with exit code ", farewell->exit_code, ": ", farewell->message)});
     }
   } else if (now - heard > Seconds(seat.times.silence_s)) {
     Decide({0, absl::StrFormat("was silent for %.1f s: it is stopped, or cut off",
@@ -259,8 +259,8 @@ std::unique_ptr<ControlPlane> ControlPlane::Alone() {
 absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Lead(const ControlSeat& seat,
                                                                  tcp::Fd listener) {
   OSLER_ASSIGN_OR_RETURN(auto ends, tcp::SocketPair());
-  auto state = std::make_unique<State>(
-      seat, tcp::Connection(std::move(ends.first), kLongestControlPayload));
+  auto state =
+      std::make_unique<State>(seat, tcp::Connection(std::move(ends.first), kLongestControlPayload));
   state->hub = std::make_unique<ControlHub>(std::move(listener), std::move(ends.second),
                                             seat.world_size, seat.secret, seat.times);
   return Start(std::move(state));

@@ -53,13 +53,13 @@ constexpr Names kOpenMpi = {"Open MPI",
                             "OMPI_COMM_WORLD_SIZE",
                             "OMPI_COMM_WORLD_LOCAL_RANK",
                             "OMPI_COMM_WORLD_LOCAL_SIZE"};
-constexpr Names kSlurmPmix = {"Slurm", Network::kMpi,   "PMIX_RANK", "SLURM_STEP_NUM_TASKS",
+constexpr Names kSlurmPmix = {"Slurm",         Network::kMpi, "PMIX_RANK", "SLURM_STEP_NUM_TASKS",
                               "SLURM_LOCALID", kNone};
 constexpr Names kPmix = {"PMIx",      Network::kMpi,     "PMIX_RANK",
                          "PMIX_SIZE", "PMIX_LOCAL_RANK", "PMIX_LOCAL_SIZE"};
 constexpr Names kPmi = {"PMI",      Network::kMpi,     "PMI_RANK",
                         "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"};
-constexpr Names kSlurm = {"Slurm", Network::kTcp,   "SLURM_PROCID", "SLURM_STEP_NUM_TASKS",
+constexpr Names kSlurm = {"Slurm",         Network::kTcp, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS",
                           "SLURM_LOCALID", kNone};
 
 absl::StatusOr<LaunchInfo> Read(Env env, const Names& names) {
@@ -94,10 +94,10 @@ absl::StatusOr<LaunchInfo> ReadSlurm(Env env, const Names& names) {
 
 // "RANK=1 of WORLD_SIZE=2 (torchrun)".
 std::string Describe(Env env, const LaunchInfo& info, const Names& names) {
-  return absl::StrCat(names.rank, "=", info.rank,
-                      Has(env, names.size) ? absl::StrCat(" of ", names.size, "=", env(names.size))
-                                           : "",
-                      " (", names.launcher, ")");
+  return absl::StrCat(
+      names.rank, "=", info.rank,
+      Has(env, names.size) ? absl::StrCat(" of ", names.size, "=", env(names.size)) : "", " (",
+      names.launcher, ")");
 }
 
 struct Candidate {
@@ -142,10 +142,10 @@ absl::Status ReadMaster(Env env, const LaunchFlags& flags, LaunchInfo& info) {
                        : Has(env, "SLURM_STEP_NODELIST")
                            ? FirstSlurmHost(env("SLURM_STEP_NODELIST"))
                            : "";
-    OSLER_ASSIGN_OR_RETURN(
-        info.master.port,
-        NumberOr(env, "MASTER_PORT", 1, SlurmPort(Has(env, "SLURM_JOB_ID") ? env("SLURM_JOB_ID") : "",
-                                                  env("SLURM_STEP_ID"))));
+    OSLER_ASSIGN_OR_RETURN(info.master.port,
+                           NumberOr(env, "MASTER_PORT", 1,
+                                    SlurmPort(Has(env, "SLURM_JOB_ID") ? env("SLURM_JOB_ID") : "",
+                                              env("SLURM_STEP_ID"))));
   } else {
     info.master.host = Has(env, "MASTER_ADDR") ? env("MASTER_ADDR") : "";
     OSLER_ASSIGN_OR_RETURN(info.master.port, NumberOr(env, "MASTER_PORT", 1, 0));

@@ -95,8 +95,7 @@ std::string BroadcastText(Communicator& comm, const std::string& text) {
 }
 
 // The control plane of ranks that MPI has connected.
-absl::StatusOr<std::unique_ptr<ControlPlane>> ControlOverMpi(Communicator& comm,
-                                                             ControlSeat seat) {
+absl::StatusOr<std::unique_ptr<ControlPlane>> ControlOverMpi(Communicator& comm, ControlSeat seat) {
   absl::StatusOr<tcp::Fd> listener = tcp::Fd();
   std::string text;
   if (seat.rank == 0) {
@@ -124,10 +123,10 @@ absl::StatusOr<World> ConnectOverMpi(const LaunchInfo& launch, const ControlTime
   const int rank = world.comm->rank(), size = world.comm->size();
   if (rank != launch.rank || size != launch.world_size) {
     world.comm->Abandon();
-    return DeviceError(absl::StrCat(
-        launch.launcher, "'s environment says rank ", launch.rank, " of ", launch.world_size,
-        ", MPI says rank ", rank, " of ", size, ": the launcher belongs to another MPI than osler's (",
-        MpiLibraryVersion(), "); use that one's mpirun"));
+    return DeviceError(absl::StrCat(launch.launcher, "'s environment says rank ", launch.rank,
+                                    " of ", launch.world_size, ", MPI says rank ", rank, " of ",
+                                    size, ": the launcher belongs to another MPI than osler's (",
+                                    MpiLibraryVersion(), "); use that one's mpirun"));
   }
   if (size == 1) {
     world.control = ControlPlane::Alone();
@@ -200,9 +199,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> ConnectData(ControlPlane& control,
     if (endpoint.host.empty()) endpoint.host = "127.0.0.1";
     listeners.push_back(std::move(endpoint));
   }
-  absl::StatusOr<std::vector<tcp::Fd>> peers =
-      tcp::ConnectFullMesh(launch.rank, listeners, std::move(listener), key,
-                           Clock::now() + Seconds(times.connect_s));
+  absl::StatusOr<std::vector<tcp::Fd>> peers = tcp::ConnectFullMesh(
+      launch.rank, listeners, std::move(listener), key, Clock::now() + Seconds(times.connect_s));
   if (!peers.ok()) return peers.status();
   // From here on all may send.
   OSLER_RETURN_IF_ERROR(control.Exchange("connected", "").status());

@@ -32,8 +32,8 @@ bool Agreed(const absl::Status& status) {
 }
 
 Json ToJson(const FlightRecorder::Entry& entry) {
-  return {{"number", entry.number},   {"group", entry.group}, {"operation", entry.operation},
-          {"tensor", entry.what},     {"block", entry.block}, {"bytes", entry.bytes},
+  return {{"number", entry.number},  {"group", entry.group}, {"operation", entry.operation},
+          {"tensor", entry.what},    {"block", entry.block}, {"bytes", entry.bytes},
           {"seconds", entry.seconds}};
 }
 
@@ -73,8 +73,7 @@ void RankExit::Record(const absl::Status& status, const std::optional<Blame>& bl
     const std::optional<FlightRecorder::Entry> last = recorder.LastCompleted();
     record["last_completed"] = last.has_value() ? ToJson(*last) : Json();
   }
-  const std::string name =
-      absl::StrCat("exit.rank", world_.control->rank(), ".json");
+  const std::string name = absl::StrCat("exit.rank", world_.control->rank(), ".json");
   absl::Status written = fs_.MakeDirectories(log_directory_);
   if (written.ok()) {
     const std::string text = record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -97,9 +97,9 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
 // What all ranks do together, from the first moment at which each knows of the others.
 absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config, World& world) {
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(*world.comm, config.status()));
-  OSLER_RETURN_IF_ERROR(CheckSameOnAllRanks(
-      *world.control, "configuration",
-      absl::StrCat("osler_version: ", kOslerVersion, "\n", ToYaml(*config))));
+  OSLER_RETURN_IF_ERROR(
+      CheckSameOnAllRanks(*world.control, "configuration",
+                          absl::StrCat("osler_version: ", kOslerVersion, "\n", ToYaml(*config))));
   return TrainOnMesh(fs, *config, *world.comm);
 }
 
@@ -115,8 +115,8 @@ absl::Status Train(Fs& fs, const TrainFlags& flags) {
   ChooseThreads(launch);
   const config::Communication communication =
       config.ok() ? config->communication() : config::Communication();
-  OSLER_ASSIGN_OR_RETURN(World world, ConnectWorld(launch, TimesOf(communication),
-                                                   OptionsOf(communication)));
+  OSLER_ASSIGN_OR_RETURN(World world,
+                         ConnectWorld(launch, TimesOf(communication), OptionsOf(communication)));
   if (!config.ok()) return TrainTogether(fs, config, world);
   RankExit exit(fs, world, config->train().output());
   return exit.Finish(TrainTogether(fs, config, world));

@@ -33,8 +33,9 @@ absl::Status With(const Endpoint& agent, double timeout_s,
 
 absl::Status PutIntoAgentStore(const Endpoint& agent, const std::string& key,
                                const std::string& value, double timeout_s) {
-  return With(agent, timeout_s,
-              [&](c10d::TCPStore& store) { store.set(key, {value.begin(), value.end()}); });
+  return With(agent, timeout_s, [&](c10d::TCPStore& store) {
+    store.set(key, {value.begin(), value.end()});
+  });
 }
 
 absl::StatusOr<std::string> GetFromAgentStore(const Endpoint& agent, const std::string& key,

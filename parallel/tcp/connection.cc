@@ -20,8 +20,7 @@ bool WouldBlock(int error) { return error == EAGAIN || error == EWOULDBLOCK || e
 
 absl::Status Connection::Flush() {
   while (has_unsent()) {
-    const ssize_t n =
-        send(fd_.get(), unsent_.data() + sent_, unsent_.size() - sent_, MSG_NOSIGNAL);
+    const ssize_t n = send(fd_.get(), unsent_.data() + sent_, unsent_.size() - sent_, MSG_NOSIGNAL);
     if (n < 0 && WouldBlock(errno)) return absl::OkStatus();
     if (n < 0) return DeviceError(absl::StrCat("sending failed: ", std::strerror(errno)));
     sent_ += static_cast<size_t>(n);

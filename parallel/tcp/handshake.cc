@@ -213,8 +213,8 @@ absl::StatusOr<Connection> Dial(const std::vector<Endpoint>& endpoints, const st
       Connection connection(*std::move(fd), kLongestFromStranger);
       const Attempt attempt = Greet(connection, secret, hello, patience);
       if (attempt.status.ok()) return connection;
-      last = DeviceError(absl::StrCat("cannot join at ", ToString(endpoint), ": ",
-                                      attempt.status.message()));
+      last = DeviceError(
+          absl::StrCat("cannot join at ", ToString(endpoint), ": ", attempt.status.message()));
       hopeless = hopeless && attempt.final;
     }
     if (hopeless || Clock::now() + pause >= deadline) return last;

@@ -125,7 +125,7 @@ void Peer::Write() {
 
 void Peer::Read() {
   for (size_t total = 0; !broken() && total < kAtOnce;) {
-    const bool direct = target_ != nullptr && piece_left_ >= kStagingBytes / 4;
+    const bool direct = piece_left_ >= kStagingBytes / 4;
     char* to = direct ? target_ : staging_.data();
     const ssize_t n = recv(fd_.get(), to, direct ? piece_left_ : staging_.size(), 0);
     if (n < 0 && WouldBlock(errno)) return;
@@ -145,7 +145,7 @@ void Peer::Consume(const char*& begin, const char* end) {
   const auto here = static_cast<size_t>(end - begin);
   if (piece_left_ > 0) {
     const size_t n = std::min(here, piece_left_);
-    if (target_ != nullptr) std::memcpy(target_, begin, n);
+    std::memcpy(target_, begin, n);
     begin += n;
     return BytesCame(n);
   }

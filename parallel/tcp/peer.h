@@ -79,11 +79,11 @@ class Peer {
 
   std::map<uint32_t, Incoming> in_;
   std::vector<char> staging_;
-  Header header_;              // of the piece being read
+  Header header_;  // of the piece being read
   size_t header_read_ = 0;
-  size_t piece_left_ = 0;      // bytes of it to come
-  char* target_ = nullptr;     // where they go; null: nowhere
-  bool in_arrived_ = false;    // into the channel's last arrived message
+  size_t piece_left_ = 0;    // bytes of it to come
+  char* target_ = nullptr;   // where they go
+  bool in_arrived_ = false;  // into the channel's last arrived message
 };
 
 }  // namespace osler::tcp

@@ -30,8 +30,8 @@ constexpr int kBacklog = 512;
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
 absl::Status SystemError(std::string_view what, int error) {
-  return DeviceError(absl::StrCat(absl::string_view(what.data(), what.size()), ": ",
-                                  std::strerror(error)));
+  return DeviceError(
+      absl::StrCat(absl::string_view(what.data(), what.size()), ": ", std::strerror(error)));
 }
 
 absl::StatusOr<Addresses> Resolve(const std::string& host, int port, int flags) {
@@ -43,9 +43,9 @@ absl::StatusOr<Addresses> Resolve(const std::string& host, int port, int flags) 
   const int code = getaddrinfo(host.empty() ? nullptr : host.c_str(), absl::StrCat(port).c_str(),
                                &hints, &found);
   if (code != 0) {
-    return DeviceError(absl::StrCat("cannot find the address of host '", host, "': ",
-                                    code == EAI_SYSTEM ? std::strerror(errno)
-                                                       : gai_strerror(code)));
+    return DeviceError(
+        absl::StrCat("cannot find the address of host '", host,
+                     "': ", code == EAI_SYSTEM ? std::strerror(errno) : gai_strerror(code)));
   }
   return Addresses(found, &freeaddrinfo);
 }
@@ -72,8 +72,7 @@ absl::StatusOr<Fd> ListenAt(const addrinfo& address, const std::string& name) {
   Set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   // The wildcard of IPv6 takes IPv4 too.
   if (address.ai_family == AF_INET6) Set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
-  if (bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0 ||
-      listen(fd.get(), kBacklog) != 0) {
+  if (bind(fd.get(), address.ai_addr, address.ai_addrlen) != 0 || listen(fd.get(), kBacklog) != 0) {
     return SystemError(absl::StrCat("cannot listen on ", name), errno);
   }
   return fd;
@@ -189,7 +188,8 @@ bool WaitFor(int fd, short events, Clock::time_point deadline) {
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     pollfd entry{fd, events, 0};
-    const int ready = poll(&entry, 1, static_cast<int>(std::clamp<int64_t>(left.count(), 0, 60'000)));
+    const int ready =
+        poll(&entry, 1, static_cast<int>(std::clamp<int64_t>(left.count(), 0, 60'000)));
     if (ready > 0) return true;
     if (ready < 0 && errno != EINTR) return true;  // the call that follows tells what is wrong
     if (Clock::now() >= deadline) return false;

@@ -1,5 +1,5 @@
-// Bytes from a network: frames, their fields, and the control plane's messages. However they are cut
-// into pieces, the frames are the same, and what is read can be written back.
+// Bytes from a network: frames, their fields, and the control plane's messages. However they are
+// cut into pieces, the frames are the same, and what is read can be written back.
 #include <algorithm>
 
 #include "base/check.h"

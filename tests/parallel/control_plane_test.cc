@@ -22,12 +22,12 @@
 namespace osler {
 namespace {
 
+using tcp::Clock;
+using tcp::Seconds;
 using ::testing::AllOf;
 using testing::Fails;
 using ::testing::HasSubstr;
 using testing::IsOk;
-using tcp::Clock;
-using tcp::Seconds;
 
 constexpr double kPatience_s = 20;  // bounds are generous: other work shares the cores
 
@@ -50,8 +50,11 @@ using Connected = absl::StatusOr<std::unique_ptr<ControlPlane>>;
 // A hub on loopback and ranks that join it.
 struct Ranks {
   explicit Ranks(int size, const ControlTimes& the_times = QuickTimes(),
-               const std::string& the_secret = "swordfish")
-      : times(the_times), world_size(size), secret(the_secret), listener(*tcp::Listen("127.0.0.1", 0)),
+                 const std::string& the_secret = "swordfish")
+      : times(the_times),
+        world_size(size),
+        secret(the_secret),
+        listener(*tcp::Listen("127.0.0.1", 0)),
         endpoint(tcp::LocalEnd(listener)) {}
 
   ControlSeat Seat(int rank) const { return {rank, world_size, secret, times}; }
@@ -138,10 +141,10 @@ TEST(ControlPlane, SettingsThatDifferAreNamed) {
       ControlPlane& plane = **planes[static_cast<size_t>(r)];
       EXPECT_THAT(CheckSameOnAllRanks(plane, "configuration", "a: 1\nb: 2\n"), IsOk());
       const std::string text = r == 2 ? "a: 1\nb: 3\n" : "a: 1\nb: 2\n";
-      EXPECT_THAT(CheckSameOnAllRanks(plane, "configuration", text),
-                  Fails(ExitCode::kConfig,
-                        AllOf(HasSubstr("rank 2 has another configuration than rank 0"),
-                              HasSubstr("'b: 3' where rank 0 has 'b: 2'"))));
+      EXPECT_THAT(
+          CheckSameOnAllRanks(plane, "configuration", text),
+          Fails(ExitCode::kConfig, AllOf(HasSubstr("rank 2 has another configuration than rank 0"),
+                                         HasSubstr("'b: 3' where rank 0 has 'b: 2'"))));
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -304,10 +307,10 @@ TEST(ControlPlane, MissingRanksAreNamed) {
   const Connected zero = run.Lead();
   thread.join();
   for (const Connected* plane : {&zero, static_cast<const Connected*>(&one)}) {
-    EXPECT_THAT(plane->status(),
-                Fails(ExitCode::kDevice, AllOf(HasSubstr("rank 2 did not come within 0.7 s"),
-                                               HasSubstr("2 of 4 ranks are missing"),
-                                               HasSubstr("2, 3"))));
+    EXPECT_THAT(
+        plane->status(),
+        Fails(ExitCode::kDevice, AllOf(HasSubstr("rank 2 did not come within 0.7 s"),
+                                       HasSubstr("2 of 4 ranks are missing"), HasSubstr("2, 3"))));
   }
 }
 
@@ -331,14 +334,15 @@ TEST(ControlPlane, RanksThatDoNotBelongAreToldWhy) {
     return ControlPlane::Join({rank, size, secret, run.times}, {endpoint}).status();
   };
   EXPECT_THAT(join(1, 2, "wrong"), Fails(ExitCode::kDevice, HasSubstr("OSLER_RUN_SECRET")));
-  EXPECT_THAT(join(1, 3, run.secret),
-              Fails(ExitCode::kDevice,
-                    AllOf(HasSubstr("a run of 3 ranks"), HasSubstr("one of 2"))));
-  EXPECT_THAT(join(0, 2, run.secret), Fails(ExitCode::kDevice, HasSubstr("rank 0 is here already")));
+  EXPECT_THAT(join(1, 3, run.secret), Fails(ExitCode::kDevice, AllOf(HasSubstr("a run of 3 ranks"),
+                                                                     HasSubstr("one of 2"))));
+  EXPECT_THAT(join(0, 2, run.secret),
+              Fails(ExitCode::kDevice, HasSubstr("rank 0 is here already")));
   const Connected one = run.Join(1);
   thread.join();
   ASSERT_THAT(one, IsOk());
-  EXPECT_THAT(join(1, 2, run.secret), Fails(ExitCode::kDevice, HasSubstr("rank 1 is here already")));
+  EXPECT_THAT(join(1, 2, run.secret),
+              Fails(ExitCode::kDevice, HasSubstr("rank 1 is here already")));
   EXPECT_FALSE((*zero)->verdict().has_value());
 }
 
@@ -348,8 +352,9 @@ std::vector<tcp::Fd> Strangers(const tcp::Endpoint& endpoint) {
   tcp::AppendFrame(2, "", too_long);
   too_long[9] = too_long[10] = '\x7f';
   std::string greeting;
-  tcp::AppendFrame(2, tcp::FieldWriter().Int(1).Int(1).Int(3).Text(std::string(32, 'n')).Text("mac").bytes(),
-                   greeting);
+  tcp::AppendFrame(
+      2, tcp::FieldWriter().Int(1).Int(1).Int(3).Text(std::string(32, 'n')).Text("mac").bytes(),
+      greeting);
   std::vector<tcp::Fd> open;
   for (const std::string& bytes :
        {std::string("GET / HTTP/1.1\r\n\r\n"), std::string(100'000, '\xff'), std::string("OSL"),
@@ -397,9 +402,9 @@ TEST(ControlPlane, AServerThatIsNoHubIsNamed) {
       }
     });
     EXPECT_THAT(run.Join(1).status(),
-                Fails(ExitCode::kDevice, AllOf(HasSubstr(tcp::ToString(run.endpoint)),
-                                               HasSubstr(answer.empty() ? "says nothing"
-                                                                        : "does not speak"))));
+                Fails(ExitCode::kDevice,
+                      AllOf(HasSubstr(tcp::ToString(run.endpoint)),
+                            HasSubstr(answer.empty() ? "says nothing" : "does not speak"))));
     done = true;
     server.join();
   }

@@ -82,9 +82,12 @@ TEST(Launch, BatchScriptWithoutSrunIsAlone) {
                {0, 1, 0, 1, "alone"});
 }
 
-const Environment kSrun = {{"SLURM_STEP_ID", "3"},         {"SLURM_PROCID", "1"},
-                           {"SLURM_STEP_NUM_TASKS", "4"},  {"SLURM_LOCALID", "1"},
-                           {"SLURM_JOB_ID", "20002"},      {"SLURM_STEP_NODELIST", "n[07-08]"},
+const Environment kSrun = {{"SLURM_STEP_ID", "3"},
+                           {"SLURM_PROCID", "1"},
+                           {"SLURM_STEP_NUM_TASKS", "4"},
+                           {"SLURM_LOCALID", "1"},
+                           {"SLURM_JOB_ID", "20002"},
+                           {"SLURM_STEP_NODELIST", "n[07-08]"},
                            {"SLURM_STEP_TASKS_PER_NODE", "2(x2)"}};
 
 TEST(Launch, SrunWithoutPmixFindsRankZeroOnTheFirstNode) {
@@ -131,8 +134,9 @@ TEST(Launch, TorchrunIsRead) {
 }
 
 TEST(Launch, RanksOfALoopbackMasterAreAllHere) {
-  ExpectLaunch({{"RANK", "1"}, {"WORLD_SIZE", "3"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "9"}},
-               OverTcp({1, 3, 1, 3, "torchrun"}, "127.0.0.1", 9));
+  ExpectLaunch(
+      {{"RANK", "1"}, {"WORLD_SIZE", "3"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "9"}},
+      OverTcp({1, 3, 1, 3, "torchrun"}, "127.0.0.1", 9));
 }
 
 TEST(Launch, TorchrunsAgentOwnsThePort) {
@@ -140,12 +144,10 @@ TEST(Launch, TorchrunsAgentOwnsThePort) {
   environment.insert({{"TORCHELASTIC_USE_AGENT_STORE", "True"},
                       {"TORCHELASTIC_RUN_ID", "job7"},
                       {"TORCHELASTIC_RESTART_COUNT", "2"}});
-  ExpectLaunch(environment,
-               OverTcp({5, 8, 1, 4, "torchrun"}, "node1", 29500, "osler/job7/2"));
+  ExpectLaunch(environment, OverTcp({5, 8, 1, 4, "torchrun"}, "node1", 29500, "osler/job7/2"));
   // Agents that are ranks of mpirun themselves: those variables are theirs.
   environment.insert({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}});
-  ExpectLaunch(environment,
-               OverTcp({5, 8, 1, 4, "torchrun"}, "node1", 29500, "osler/job7/2"));
+  ExpectLaunch(environment, OverTcp({5, 8, 1, 4, "torchrun"}, "node1", 29500, "osler/job7/2"));
 }
 
 TEST(Launch, TorchrunWithoutAnAddressIsRefused) {
@@ -184,15 +186,14 @@ TEST(Launch, ContradictionsPrintBoth) {
                  {"SLURM_STEP_ID", "0"},
                  {"SLURM_PROCID", "2"},
                  {"SLURM_STEP_NUM_TASKS", "5"}};
-  EXPECT_THAT(Detect(environment),
-              Fails(ExitCode::kDevice, AllOf(HasSubstr("PMIX_RANK=3"), HasSubstr("SLURM_PROCID=2"))));
+  EXPECT_THAT(Detect(environment), Fails(ExitCode::kDevice, AllOf(HasSubstr("PMIX_RANK=3"),
+                                                                  HasSubstr("SLURM_PROCID=2"))));
 }
 
 TEST(Launch, FlagsComeFirst) {
   const LaunchFlags flags = {1, 3, "10.0.0.1:4000"};
   ExpectLaunch({}, OverTcp({1, 3, 0, 1, "flags"}, "10.0.0.1", 4000), flags);
-  ExpectLaunch({{"SLURM_PROCID", "0"}}, OverTcp({1, 3, 0, 1, "flags"}, "10.0.0.1", 4000),
-               flags);
+  ExpectLaunch({{"SLURM_PROCID", "0"}}, OverTcp({1, 3, 0, 1, "flags"}, "10.0.0.1", 4000), flags);
   EXPECT_THAT(Detect(kTorchrun, flags),
               Fails(ExitCode::kDevice, AllOf(HasSubstr("--rank 1 of --world-size 3"),
                                              HasSubstr("RANK=5 of WORLD_SIZE=8"))));
