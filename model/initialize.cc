@@ -1,6 +1,3 @@
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -10,17 +7,19 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/philox.h"
+#include "model/parameter_part.h"
 #include "model/registry.h"
 
 namespace osler {
 namespace {
 
 // Elements 2b and 2b + 1 are the two normals that Box–Muller makes of Philox block b.
+// Values [first, end) of the stream: 2b and 2b + 1 are the two normals that Box–Muller makes of
+// Philox block b.
 template <typename T>
-void FillBlocks(uint64_t key, double std, T* values, int64_t count, int64_t first_block,
-                int64_t end_block) {
+void FillRange(uint64_t key, double std, T* values, int64_t first, int64_t end) {
   constexpr double kUnit = 0x1.0p-53;
-  for (int64_t b = first_block; b < end_block; ++b) {
+  for (int64_t b = first / 2; 2 * b < end; ++b) {
     const auto counter = static_cast<uint64_t>(b);
     const Philox4 x =
         Philox(key, {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0});
@@ -29,35 +28,49 @@ void FillBlocks(uint64_t key, double std, T* values, int64_t count, int64_t firs
     const double u = (static_cast<double>(low >> 11) + 0.5) * kUnit;  // in (0, 1): log is finite
     const double angle = 2 * std::numbers::pi * static_cast<double>(high >> 11) * kUnit;
     const double radius = std * std::sqrt(-2 * std::log(u));
-    values[2 * b] = static_cast<T>(radius * std::cos(angle));
-    if (2 * b + 1 < count) values[2 * b + 1] = static_cast<T>(radius * std::sin(angle));
+    if (2 * b >= first) values[2 * b - first] = static_cast<T>(radius * std::cos(angle));
+    if (2 * b + 1 < end) values[2 * b + 1 - first] = static_cast<T>(radius * std::sin(angle));
   }
 }
 
+// values[i] = value first + i of the stream.
 template <typename T>
-void FillNormal(uint64_t key, double std, T* values, int64_t count) {
-  const int64_t blocks = (count + 1) / 2;
+void FillNormal(uint64_t key, double std, T* values, int64_t first, int64_t count) {
   const int64_t useful =
-      std::max<int64_t>(blocks / (1 << 15), 1);  // a thread costs more than 32k blocks
+      std::max<int64_t>(count / (1 << 16), 1);  // a thread costs more than 64k values
   const int64_t threads =
       std::min<int64_t>(std::max(1U, std::thread::hardware_concurrency()), useful);
+  const auto fill = [=](int64_t t) {
+    const int64_t from = count * t / threads, to = count * (t + 1) / threads;
+    FillRange(key, std, values + from, first + from, first + to);
+  };
   std::vector<std::thread> workers;
-  for (int64_t t = 1; t < threads; ++t) {
-    workers.emplace_back(FillBlocks<T>, key, std, values, count, blocks * t / threads,
-                         blocks * (t + 1) / threads);
-  }
-  FillBlocks(key, std, values, count, 0, blocks / threads);
+  for (int64_t t = 1; t < threads; ++t) workers.emplace_back(fill, t);
+  fill(0);
   for (std::thread& worker : workers) worker.join();
 }
 
-void FillNormal(uint64_t key, double std, const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kDouble:
-      return FillNormal(key, std, tensor.mutable_data_ptr<double>(), tensor.numel());
-    case at::kFloat: return FillNormal(key, std, tensor.mutable_data_ptr<float>(), tensor.numel());
+void FillNormal(uint64_t key, double std, const at::Tensor& part_N, int64_t first) {
+  const int64_t count = part_N.numel();
+  switch (part_N.scalar_type()) {
+    case at::kDouble: return FillNormal(key, std, part_N.mutable_data_ptr<double>(), first, count);
+    case at::kFloat: return FillNormal(key, std, part_N.mutable_data_ptr<float>(), first, count);
     case at::kBFloat16:
-      return FillNormal(key, std, tensor.mutable_data_ptr<at::BFloat16>(), tensor.numel());
+      return FillNormal(key, std, part_N.mutable_data_ptr<at::BFloat16>(), first, count);
     default: TORCH_CHECK(false, "parameters are fp32, fp64 or bf16");
+  }
+}
+
+// part_N: elements from `begin` on of the flat slice; the values are those of the whole parameter.
+void FillPart(uint64_t key, double std, const ParameterSlot& slot, int64_t begin,
+              const at::Tensor& part_N) {
+  const int64_t width = PartMatrixColumns(slot.shape, slot.slice);
+  for (const PartRectangle& one :
+       RectanglesOf(slot.shape, slot.slice, begin, begin + part_N.numel())) {
+    for (int64_t row = 0; row < one.rows; ++row) {
+      FillNormal(key, std, part_N.narrow(0, one.first - begin + row * one.columns, one.columns),
+                 (one.row + row) * width + one.column);
+    }
   }
 }
 
@@ -65,14 +78,20 @@ void FillNormal(uint64_t key, double std, const at::Tensor& tensor) {
 
 void InitializeParameters(ParameterStore& store, const ModelSpec& spec, uint64_t seed,
                           at::ScalarType dtype) {
-  for (ParameterSlot& slot : store.slots()) {
+  for (size_t i = 0; i < store.slots().size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    const ParameterSlot& slot = store.slot(index);
+    if (!slot.present) continue;
+    store.Allocate(index, dtype);
+    const bool cut = store.cuts_parameters();
+    const at::Tensor held = cut ? slot.piece : slot.local.view({-1});
     const ModelSpec::Init init = spec.init(slot.name);
     if (init.std == 0) {
-      slot.local = at::full(slot.shape, init.constant, dtype);
-      continue;
+      held.fill_(init.constant);
+    } else {
+      FillPart(PhiloxKey(seed, absl::StrCat("init/", slot.name)), init.std, slot,
+               cut ? store.PieceBegin(index) : 0, held);
     }
-    slot.local = at::empty(slot.shape, dtype);
-    FillNormal(PhiloxKey(seed, absl::StrCat("init/", slot.name)), init.std, slot.local);
   }
 }
 

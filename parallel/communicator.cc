@@ -15,17 +15,30 @@ namespace {
 
 class SingleCommunicator : public Communicator {
  public:
+  SingleCommunicator(std::string name, std::shared_ptr<FlightRecorder> recorder)
+      : Communicator(std::move(name), std::move(recorder)) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  void AllReduce(at::Tensor& x, ReduceOp) override { CheckCollectiveTensor(x); }
-  void Broadcast(at::Tensor& x, int root) override {
-    CheckCollectiveTensor(x);
-    TORCH_CHECK(root == 0, "broadcast from rank ", root, " of a group of 1");
-  }
-  void Barrier() override {}
-  std::unique_ptr<Communicator> Split(int, int) override { return MakeSingleCommunicator(); }
   std::string backend() const override { return "single"; }
+
+ protected:
+  Handle Start(Collective, uint64_t) override { return Handle(); }
+  std::unique_ptr<Communicator> StartSplit(int, int, std::string name) override {
+    return std::make_unique<SingleCommunicator>(std::move(name), shared_recorder());
+  }
+  int64_t bytes_sent() const override { return 0; }
 };
+
+int64_t BytesOf(const std::vector<at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const at::Tensor& x : tensors) bytes += static_cast<int64_t>(x.nbytes());
+  return bytes;
+}
+
+bool HasPeer(CollectiveKind kind) {
+  return kind == CollectiveKind::kBroadcast || kind == CollectiveKind::kSend ||
+         kind == CollectiveKind::kReceive;
+}
 
 constexpr int64_t kWord = sizeof(int64_t);
 
@@ -39,12 +52,12 @@ absl::Status ShareError(Communicator& comm, int root, const absl::Status& local)
     fields[0] = static_cast<int64_t>(ExitCodeOf(local));
     fields[1] = static_cast<int64_t>(message.size());
   }
-  comm.Broadcast(head, root);
+  comm.Broadcast(head, root, "status").Wait();
   const int64_t length = fields[1];
   at::Tensor words = at::zeros({(length + kWord - 1) / kWord}, at::kLong);
   char* text = static_cast<char*>(words.mutable_data_ptr());
   if (comm.rank() == root && length > 0) std::memcpy(text, message.data(), message.size());
-  comm.Broadcast(words, root);
+  comm.Broadcast(words, root, "status").Wait();
   return Annotate(MakeError(static_cast<ExitCode>(fields[0]), {text, static_cast<size_t>(length)}),
                   absl::StrCat("rank ", root));
 }
@@ -52,7 +65,120 @@ absl::Status ShareError(Communicator& comm, int root, const absl::Status& local)
 }  // namespace
 
 std::unique_ptr<Communicator> MakeSingleCommunicator() {
-  return std::make_unique<SingleCommunicator>();
+  return std::make_unique<SingleCommunicator>("world", std::make_shared<FlightRecorder>());
+}
+
+std::string_view NameOf(CollectiveKind kind) {
+  switch (kind) {
+    case CollectiveKind::kAllReduce: return "all-reduce";
+    case CollectiveKind::kAllGather: return "all-gather";
+    case CollectiveKind::kReduceScatter: return "reduce-scatter";
+    case CollectiveKind::kBroadcast: return "broadcast";
+    case CollectiveKind::kAllToAll: return "all-to-all";
+    case CollectiveKind::kSend: return "send";
+    case CollectiveKind::kReceive: return "receive";
+    case CollectiveKind::kBarrier: return "barrier";
+  }
+  return "unknown collective";
+}
+
+Handle Communicator::AllReduce(at::Tensor x, ReduceOp op, std::string_view what) {
+  return Run({.kind = CollectiveKind::kAllReduce,
+              .tensors = {std::move(x)},
+              .op = op,
+              .what = std::string(what)});
+}
+
+Handle Communicator::AllGather(std::vector<at::Tensor> xs, std::string_view what) {
+  return Run(
+      {.kind = CollectiveKind::kAllGather, .tensors = std::move(xs), .what = std::string(what)});
+}
+
+Handle Communicator::ReduceScatter(std::vector<at::Tensor> xs, std::string_view what) {
+  return Run({.kind = CollectiveKind::kReduceScatter,
+              .tensors = std::move(xs),
+              .what = std::string(what)});
+}
+
+Handle Communicator::Broadcast(at::Tensor x, int root, std::string_view what) {
+  return Run({.kind = CollectiveKind::kBroadcast,
+              .tensors = {std::move(x)},
+              .peer = root,
+              .what = std::string(what)});
+}
+
+Handle Communicator::AllToAll(std::vector<at::Tensor> send, std::vector<at::Tensor> receive,
+                              std::string_view what) {
+  return Run({.kind = CollectiveKind::kAllToAll,
+              .tensors = std::move(send),
+              .receive = std::move(receive),
+              .what = std::string(what)});
+}
+
+Handle Communicator::Send(at::Tensor x, int to, std::string_view what) {
+  return Run({.kind = CollectiveKind::kSend,
+              .tensors = {std::move(x)},
+              .peer = to,
+              .what = std::string(what)});
+}
+
+Handle Communicator::Receive(at::Tensor x, int from, std::string_view what) {
+  return Run({.kind = CollectiveKind::kReceive,
+              .tensors = {std::move(x)},
+              .peer = from,
+              .what = std::string(what)});
+}
+
+Handle Communicator::Barrier() { return Run({.kind = CollectiveKind::kBarrier}); }
+
+Handle Communicator::Run(Collective collective) {
+  Check(collective);
+  if (size() == 1) {
+    if (collective.kind == CollectiveKind::kAllToAll)
+      collective.receive[0].copy_(collective.tensors[0]);
+    return Handle();
+  }
+  const bool pair =
+      collective.kind == CollectiveKind::kSend || collective.kind == CollectiveKind::kReceive;
+  if (!pair) ++sequence_;
+  const int64_t bytes = BytesOf(collective.tensors) + BytesOf(collective.receive);
+  const bool may_be_empty = collective.kind == CollectiveKind::kBarrier ||
+                            collective.kind == CollectiveKind::kAllToAll;  // here, not elsewhere
+  if (bytes == 0 && !may_be_empty) return Handle();
+  collectives_.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t record = recorder_->Start(name_, NameOf(collective.kind), collective.what, bytes);
+  return Start(std::move(collective), record);
+}
+
+void Communicator::Check(const Collective& collective) const {
+  for (const at::Tensor& x : collective.tensors) CheckCollectiveTensor(x, device_type());
+  for (const at::Tensor& x : collective.receive) CheckCollectiveTensor(x, device_type());
+  const std::string_view name = NameOf(collective.kind);
+  if (HasPeer(collective.kind)) {
+    TORCH_CHECK(collective.peer >= 0 && collective.peer < size(), "a ", name, " with rank ",
+                collective.peer, " of a group of ", size());
+    TORCH_CHECK(collective.kind == CollectiveKind::kBroadcast || collective.peer != rank(), "a ",
+                name, " with itself");
+  }
+  if (collective.kind == CollectiveKind::kAllGather ||
+      collective.kind == CollectiveKind::kReduceScatter) {
+    for (const at::Tensor& x : collective.tensors) {
+      TORCH_CHECK(x.numel() % size() == 0, "an ", name, " of ", x.numel(),
+                  " elements, which are not ", size(), " equal parts");
+    }
+  }
+  if (collective.kind != CollectiveKind::kAllToAll) return;
+  const auto ranks = static_cast<size_t>(size()), self = static_cast<size_t>(rank());
+  TORCH_CHECK(collective.tensors.size() == ranks && collective.receive.size() == ranks,
+              "an all-to-all takes one tensor for each of ", ranks, " ranks");
+  TORCH_CHECK(collective.tensors[self].numel() == collective.receive[self].numel() &&
+                  collective.tensors[self].scalar_type() == collective.receive[self].scalar_type(),
+              "an all-to-all's own parts differ");
+}
+
+std::unique_ptr<Communicator> Communicator::Split(int color, int key, std::string_view name) {
+  TORCH_CHECK(color >= 0, "split with color ", color, ": colors start at 0");
+  return StartSplit(color, key, std::string(name));
 }
 
 absl::Status AgreeOnStatus(Communicator& comm, const absl::Status& local) {
@@ -62,7 +188,7 @@ absl::Status AgreeOnStatus(Communicator& comm, const absl::Status& local) {
     at::Tensor vote = at::zeros({1}, at::kLong);
     auto* value = vote.mutable_data_ptr<int64_t>();
     *value = local.ok() ? 0 : comm.size() - comm.rank();
-    comm.AllReduce(vote, ReduceOp::kMax);
+    comm.AllReduce(vote, ReduceOp::kMax, "status").Wait();
     if (*value == 0) return absl::OkStatus();
     return ShareError(comm, comm.size() - static_cast<int>(*value), local);
   });

@@ -64,7 +64,7 @@ absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world) {
       }
       // Ranks that agree in every other coordinate form this axis' group.
       const int coordinate = world.rank() % block / stride;
-      mesh.axes_[a] = world.Split(world.rank() - coordinate * stride, coordinate);
+      mesh.axes_[a] = world.Split(world.rank() - coordinate * stride, coordinate, kNames[a]);
     }
     return absl::OkStatus();
   }));

@@ -18,8 +18,8 @@ struct MeshShape {
   int size(Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
 };
 
-// An axis of size 1 is the identity. Owns the axis groups; `world` must outlive it. Not
-// thread-safe.
+// An axis of size 1 is the identity. Axis groups are named as the axes. Owns the axis groups;
+// `world` must outlive it. Not thread-safe.
 class Mesh {
  public:
   // Config error when the product of the sizes is not the world's size: says both and how to launch
@@ -29,6 +29,8 @@ class Mesh {
   Communicator& comm(Axis axis) const { return *axes_[static_cast<size_t>(axis)]; }
   Communicator& world() const { return *world_; }
   const MeshShape& shape() const { return shape_; }
+  // Where this rank stands on the axis: its rank in the axis' group.
+  int coordinate(Axis axis) const { return comm(axis).rank(); }
 
  private:
   Mesh() = default;

@@ -65,10 +65,10 @@ void ReduceInts(ReduceOp op, absl::Span<const void* const> sources, int64_t coun
 
 }  // namespace
 
-void CheckCollectiveTensor(const at::Tensor& x) {
+void CheckCollectiveTensor(const at::Tensor& x, at::DeviceType device) {
   TORCH_CHECK(x.defined(), "a collective got an undefined tensor");
-  TORCH_CHECK(x.device().is_cpu(), "a collective got a tensor on ", x.device(),
-              ", it takes CPU tensors");
+  TORCH_CHECK(x.device().type() == device, "a collective got a tensor on ", x.device(),
+              ", its group takes them on ", device);
   TORCH_CHECK(x.is_contiguous(), "a collective got a non-contiguous tensor of shape ", x.sizes());
   const at::ScalarType dtype = x.scalar_type();
   TORCH_CHECK(

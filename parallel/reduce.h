@@ -11,9 +11,9 @@
 
 namespace osler {
 
-// Throws (a programmer's error) unless `x` is a contiguous CPU tensor of a dtype that collectives
-// take.
-void CheckCollectiveTensor(const at::Tensor& x);
+// Throws (a programmer's error) unless `x` is a contiguous tensor on `device` of a dtype that
+// collectives take.
+void CheckCollectiveTensor(const at::Tensor& x, at::DeviceType device);
 
 // outs[*][i] = sources[0][i] op sources[1][i] op …, in that order, for i < count; bf16 is combined
 // in fp32 and rounded once. An output may be the same memory as a source. Thread-safe on disjoint

@@ -260,7 +260,7 @@ std::vector<std::string> GatherHosts(Communicator& comm) {
   char* bytes = static_cast<char*>(rows.mutable_data_ptr());
   constexpr size_t kRow = kWords * sizeof(int64_t);
   gethostname(bytes + static_cast<size_t>(comm.rank()) * kRow, kRow - 1);
-  comm.AllReduce(rows, ReduceOp::kSum);  // every other rank's row is zero
+  comm.AllReduce(rows, ReduceOp::kSum).Wait();  // every other rank's row is zero
   std::vector<std::string> hosts;
   for (int r = 0; r < comm.size(); ++r) hosts.emplace_back(bytes + static_cast<size_t>(r) * kRow);
   return hosts;
@@ -268,18 +268,19 @@ std::vector<std::string> GatherHosts(Communicator& comm) {
 
 void AllReduceSpeed(Communicator& comm, Findings& out) {
   at::Tensor x = at::ones({kReduceMiB << 18}, at::kFloat);
-  comm.AllReduce(x, ReduceOp::kMax);
+  comm.AllReduce(x, ReduceOp::kMax).Wait();
   std::vector<double> seconds;
   for (int run = 0; run < 7; ++run) {
-    comm.Barrier();
-    seconds.push_back(SecondsOf([&] { comm.AllReduce(x, ReduceOp::kMax); }));
+    comm.Barrier().Wait();
+    seconds.push_back(SecondsOf([&] { comm.AllReduce(x, ReduceOp::kMax).Wait(); }));
   }
   std::nth_element(seconds.begin(), seconds.begin() + 3, seconds.end());
   const double median = seconds[3];
   at::Tensor small = at::ones({1}, at::kLong);
   constexpr int kPings = 200;
   const double latency = SecondsOf([&] {
-                           for (int i = 0; i < kPings; ++i) comm.AllReduce(small, ReduceOp::kMax);
+                           for (int i = 0; i < kPings; ++i)
+                             comm.AllReduce(small, ReduceOp::kMax).Wait();
                          }) /
                          kPings;
   const double sent = 2.0 * (comm.size() - 1) / comm.size() * static_cast<double>(x.nbytes());

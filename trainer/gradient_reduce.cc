@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "trainer/optim/adamw.h"
+
 namespace osler {
 namespace {
 
@@ -12,12 +14,12 @@ constexpr int64_t kBucketBytes = 32 << 20;
 void ReduceBucket(std::vector<at::Tensor>& bucket, Communicator& comm) {
   if (bucket.empty()) return;
   if (bucket.size() == 1) {
-    comm.AllReduce(bucket[0], ReduceOp::kSum);
+    comm.AllReduce(bucket[0], ReduceOp::kSum).Wait();
   } else {
     std::vector<at::Tensor> flat;
     for (const at::Tensor& gradient : bucket) flat.push_back(gradient.flatten());
     at::Tensor joined = at::cat(flat);
-    comm.AllReduce(joined, ReduceOp::kSum);
+    comm.AllReduce(joined, ReduceOp::kSum).Wait();
     int64_t offset = 0;
     for (at::Tensor& gradient : bucket) {
       gradient.flatten().copy_(joined.narrow(0, offset, gradient.numel()));
@@ -46,5 +48,23 @@ void AllReduceGradients(ParameterStore& store, Communicator& comm) {
   }
   ReduceBucket(bucket, comm);
 }
+
+struct GradientReducer::Impl {
+  ParameterStore& store;
+  Mesh& mesh;
+};
+
+GradientReducer::GradientReducer(ParameterStore& store, Mesh& mesh, const ReduceOptions&)
+    : impl_(new Impl{store, mesh}) {}
+GradientReducer::~GradientReducer() = default;
+
+void GradientReducer::Begin(int64_t) { impl_->store.ZeroGradients(); }
+void GradientReducer::Add(int64_t slot, const at::Tensor& gradient) {
+  impl_->store.AddGradient(slot, gradient);
+}
+at::Tensor GradientReducer::Accumulator(int64_t slot) { return impl_->store.GradientOf(slot); }
+void GradientReducer::BlockDone(std::span<const int64_t>) {}
+void GradientReducer::Finish() { AllReduceGradients(impl_->store, impl_->mesh.comm(Axis::kData)); }
+double GradientReducer::GlobalNorm() { return GlobalGradientNorm(impl_->store); }
 
 }  // namespace osler

@@ -36,7 +36,7 @@ BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own) {
   const int64_t share = SpeaksForReader(mesh) ? 1 : 0;
   const std::vector<int64_t> values = {share * own.targets, share * own.tokens, own.stop_requests};
   at::Tensor sums = at::tensor(values, at::kLong);
-  mesh.world().AllReduce(sums, ReduceOp::kSum);
+  mesh.world().AllReduce(sums, ReduceOp::kSum).Wait();
   const auto* sum = sums.const_data_ptr<int64_t>();
   return {.targets = sum[0], .tokens = sum[1], .stop_requests = sum[2]};
 }
@@ -45,7 +45,7 @@ void SumLosses(const Mesh& mesh, at::Tensor& x) {
   const Communicator& pipeline = mesh.comm(Axis::kPipeline);
   const bool last_stage = pipeline.rank() == pipeline.size() - 1;
   if (!last_stage || !IsFirst(mesh, Axis::kTensor)) x.zero_();
-  mesh.world().AllReduce(x, ReduceOp::kSum);
+  mesh.world().AllReduce(x, ReduceOp::kSum).Wait();
 }
 
 TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,

@@ -1,4 +1,3 @@
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
 #include <optional>
@@ -64,7 +63,7 @@ absl::Status CheckTargets(const PlanCounts& counts, int64_t sequence_length) {
 
 int64_t BroadcastInt(Communicator& world, int64_t value) {
   at::Tensor x = at::full({1}, value, at::kLong);
-  world.Broadcast(x, 0);
+  world.Broadcast(x, 0).Wait();
   return x.item<int64_t>();
 }
 
@@ -158,7 +157,8 @@ absl::Status Trainer::State::LoadParameters() {
         if (resume < 0) {
           OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
         } else {
-          for (ParameterSlot& slot : store.slots()) slot.local = at::empty(slot.shape, dtype);
+          for (size_t i = 0; i < store.slots().size(); ++i)
+            store.Allocate(static_cast<int64_t>(i), dtype);
         }
         train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
                                                  std::move(groups));

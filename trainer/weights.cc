@@ -1,7 +1,5 @@
 #include "trainer/weights.h"
 
-#include <ATen/ops/empty.h>
-
 #include <memory>
 #include <optional>
 #include <vector>
@@ -60,10 +58,11 @@ absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& 
                                       ShapeText(info.shape), ", config.json asks for ",
                                       ShapeText(slot.shape)));
     }
+    if (!slot.present) continue;
     OSLER_ASSIGN_OR_RETURN(const at::Tensor value, weights->Tensor(sources[i]));
     OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-      slot.local = at::empty(slot.shape, dtype);
-      slot.local.copy_(value);
+      store.Allocate(static_cast<int64_t>(i), dtype);
+      store.TakeValue(static_cast<int64_t>(i), value);
       return absl::OkStatus();
     }));
   }

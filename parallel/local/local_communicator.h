@@ -1,5 +1,4 @@
-// Ranks that are threads of one process: for tests of every layout without a launcher. CPU tensors
-// only.
+// Ranks that are threads of one process: for tests of every layout without a launcher.
 //
 // Each communicator belongs to one thread, which must destroy it (or call Abandon) when it ends,
 // however it ends: ranks that then wait for it get a c10::DistError that names it instead of
@@ -10,10 +9,12 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/engine.h"
 
 namespace osler {
 
 // A new group of `size` ≥ 1 ranks; element r is rank r's.
-std::vector<std::unique_ptr<Communicator>> MakeLocalGroup(int size);
+std::vector<std::unique_ptr<Communicator>> MakeLocalGroup(int size,
+                                                          const CommunicatorOptions& options = {});
 
 }  // namespace osler

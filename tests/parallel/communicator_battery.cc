@@ -60,7 +60,7 @@ void AllReduceEqualsRankOrder(Communicator& comm) {
       for (const ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax}) {
         SCOPED_TRACE(std::string(c10::toString(dtype)) + " of " + std::to_string(n));
         at::Tensor x = inputs[static_cast<size_t>(comm.rank())].clone();
-        comm.AllReduce(x, op);
+        comm.AllReduce(x, op).Wait();
         EXPECT_TRUE(x.equal(Expected(inputs, op)));
       }
     }
@@ -72,7 +72,7 @@ void Fp64SumOfIntegersIsExact(Communicator& comm) {
   const int64_t ranks = comm.size();
   const at::Tensor i = at::arange(n, at::kDouble);
   at::Tensor x = i * (comm.rank() + 1) + comm.rank();
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   const auto* values = x.const_data_ptr<double>();
   int64_t wrong = 0;
   for (int64_t k = 0; k < n; ++k) {
@@ -86,7 +86,7 @@ void Bf16IsReducedInFp32(Communicator& comm) {
   // bf16 has 8 significant bits: 256 + 1 rounds back to 256 at every step, while fp32 keeps the
   // ones.
   at::Tensor x = at::full({100}, comm.rank() == 0 ? 256.0 : 1.0, at::kBFloat16);
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   const at::Tensor expected = at::full({100}, 255.0 + comm.size(), at::kFloat).to(at::kBFloat16);
   EXPECT_TRUE(x.equal(expected)) << x[0].item<float>();
 }
@@ -94,7 +94,7 @@ void Bf16IsReducedInFp32(Communicator& comm) {
 void Int64KeepsEveryBit(Communicator& comm) {
   const int64_t big = (int64_t{1} << 60) + 1;
   at::Tensor x = at::full({3}, comm.rank() == 0 ? big : int64_t{1}, at::kLong);
-  comm.AllReduce(x, ReduceOp::kSum);
+  comm.AllReduce(x, ReduceOp::kSum).Wait();
   EXPECT_EQ(x[2].item<int64_t>(), big + comm.size() - 1);
 }
 
@@ -102,7 +102,7 @@ void MaxKeepsNan(Communicator& comm) {
   for (int bad = 0; bad < comm.size(); ++bad) {
     at::Tensor x = at::full({5}, 1.0 + comm.rank(), at::kFloat);
     if (comm.rank() == bad) x[3] = std::numeric_limits<float>::quiet_NaN();
-    comm.AllReduce(x, ReduceOp::kMax);
+    comm.AllReduce(x, ReduceOp::kMax).Wait();
     EXPECT_TRUE(std::isnan(x[3].item<float>()));
     EXPECT_EQ(x[2].item<float>(), static_cast<float>(comm.size()));
   }
@@ -111,13 +111,13 @@ void MaxKeepsNan(Communicator& comm) {
 void RunsRepeatBitForBit(Communicator& comm) {
   const at::Tensor input = Input(comm.rank(), 500'009, at::kFloat);
   at::Tensor first = input.clone();
-  comm.AllReduce(first, ReduceOp::kSum);
+  comm.AllReduce(first, ReduceOp::kSum).Wait();
   at::Tensor of_rank_0 = first.clone();
-  comm.Broadcast(of_rank_0, 0);
+  comm.Broadcast(of_rank_0, 0).Wait();
   EXPECT_TRUE(first.equal(of_rank_0));
   for (int run = 0; run < 3; ++run) {
     at::Tensor again = input.clone();
-    comm.AllReduce(again, ReduceOp::kSum);
+    comm.AllReduce(again, ReduceOp::kSum).Wait();
     EXPECT_TRUE(again.equal(first));
   }
 }
@@ -125,17 +125,17 @@ void RunsRepeatBitForBit(Communicator& comm) {
 void ManySmallCollectivesInARow(Communicator& comm) {
   for (int64_t k = 0; k < 200; ++k) {
     at::Tensor x = at::full({k % 9 + 1}, k + comm.rank(), at::kLong);
-    comm.AllReduce(x, ReduceOp::kSum);
+    comm.AllReduce(x, ReduceOp::kSum).Wait();
     const int64_t n = comm.size();
     ASSERT_EQ(x[0].item<int64_t>(), n * k + n * (n - 1) / 2);
-    if (k % 10 == 0) comm.Barrier();
+    if (k % 10 == 0) comm.Barrier().Wait();
   }
 }
 
 void AViewIsReducedAndNothingBesideIt(Communicator& comm) {
   at::Tensor whole = at::ones({30}, at::kDouble);
   at::Tensor view = whole.narrow(0, 10, 10);
-  comm.AllReduce(view, ReduceOp::kSum);
+  comm.AllReduce(view, ReduceOp::kSum).Wait();
   EXPECT_EQ(whole.sum().item<double>(), 20.0 + 10.0 * comm.size());
 }
 
@@ -144,13 +144,13 @@ void BroadcastFromEveryRoot(Communicator& comm) {
     for (const int64_t n : SizesFor(dtype)) {
       const int root = static_cast<int>(n % comm.size());
       at::Tensor x = Input(comm.rank(), n, dtype);
-      comm.Broadcast(x, root);
+      comm.Broadcast(x, root).Wait();
       EXPECT_TRUE(x.equal(Input(root, n, dtype)));
     }
   }
   for (int root = 0; root < comm.size(); ++root) {
     at::Tensor x = at::full({3}, comm.rank(), at::kLong);
-    comm.Broadcast(x, root);
+    comm.Broadcast(x, root).Wait();
     EXPECT_EQ(x[1].item<int64_t>(), root);
   }
 }
@@ -158,12 +158,12 @@ void BroadcastFromEveryRoot(Communicator& comm) {
 void BadTensorsAreRefused(Communicator& comm) {
   at::Tensor strided = at::ones({4, 4}, at::kFloat).t();
   strided = strided.narrow(0, 0, 2);
-  EXPECT_THROW(comm.AllReduce(strided, ReduceOp::kSum), c10::Error);
+  EXPECT_THROW(comm.AllReduce(strided, ReduceOp::kSum).Wait(), c10::Error);
   at::Tensor half = at::ones({4}, at::kHalf);
-  EXPECT_THROW(comm.Broadcast(half, 0), c10::Error);
+  EXPECT_THROW(comm.Broadcast(half, 0).Wait(), c10::Error);
   at::Tensor fine = at::ones({4}, at::kFloat);
-  EXPECT_THROW(comm.Broadcast(fine, comm.size()), c10::Error);
-  comm.AllReduce(fine, ReduceOp::kSum);  // the group still works
+  EXPECT_THROW(comm.Broadcast(fine, comm.size()).Wait(), c10::Error);
+  comm.AllReduce(fine, ReduceOp::kSum).Wait();  // the group still works
   EXPECT_EQ(fine[0].item<float>(), static_cast<float>(comm.size()));
 }
 
@@ -174,17 +174,17 @@ void SplitMakesOrderedGroups(Communicator& comm) {
   EXPECT_EQ(half->size(), members);
   EXPECT_EQ(half->rank(), members - 1 - comm.rank() / 2);
   at::Tensor x = at::full({2}, comm.rank(), at::kLong);
-  half->AllReduce(x, ReduceOp::kSum);
+  half->AllReduce(x, ReduceOp::kSum).Wait();
   int64_t expected = 0;
   for (int r = color; r < comm.size(); r += 2) expected += r;
   EXPECT_EQ(x[0].item<int64_t>(), expected);
 
   const std::unique_ptr<Communicator> own = comm.Split(comm.rank(), 0);
   EXPECT_EQ(own->size(), 1);
-  own->Barrier();
+  own->Barrier().Wait();
   const std::unique_ptr<Communicator> same = comm.Split(0, 0);
   EXPECT_EQ(same->rank(), comm.rank());
-  same->Barrier();
+  same->Barrier().Wait();
 }
 
 void MeshAxesSumOverTheirRanks(Communicator& comm) {
@@ -194,11 +194,13 @@ void MeshAxesSumOverTheirRanks(Communicator& comm) {
   shape.sizes[static_cast<size_t>(Axis::kData)] = comm.size() / tensor;
   ASSERT_OK_AND_ASSIGN(const Mesh mesh, Mesh::Create(shape, comm));
   at::Tensor across = at::full({1}, comm.rank(), at::kLong);
-  mesh.comm(Axis::kTensor).AllReduce(across, ReduceOp::kSum);  // neighbours: the innermost axis
+  mesh.comm(Axis::kTensor)
+      .AllReduce(across, ReduceOp::kSum)
+      .Wait();  // neighbours: the innermost axis
   const int64_t base = comm.rank() / tensor * tensor;
   EXPECT_EQ(across.item<int64_t>(), tensor == 2 ? 2 * base + 1 : base);
   at::Tensor along = at::full({1}, comm.rank(), at::kLong);
-  mesh.comm(Axis::kData).AllReduce(along, ReduceOp::kSum);
+  mesh.comm(Axis::kData).AllReduce(along, ReduceOp::kSum).Wait();
   int64_t expected = 0;
   for (int r = comm.rank() % tensor; r < comm.size(); r += tensor) expected += r;
   EXPECT_EQ(along.item<int64_t>(), expected);

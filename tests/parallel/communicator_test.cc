@@ -42,7 +42,7 @@ TEST_P(LocalBattery, Holds) {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, LocalBattery,
                          ::testing::Combine(::testing::ValuesIn(testing::CommunicatorBattery()),
-                                            ::testing::Values(1, 2, 3, 4)),
+                                            ::testing::Values(1, 2, 3, 4, 5, 8)),
                          [](const auto& param) {
                            return std::get<0>(param.param).name + "On" +
                                   std::to_string(std::get<1>(param.param));
@@ -60,9 +60,9 @@ TEST(LocalCommunicator, NobodyPassesABarrierEarly) {
   const auto results = RunRanks(4, [&](Communicator& comm) {
     for (int round = 1; round <= 200; ++round) {
       ++arrived;
-      comm.Barrier();
+      comm.Barrier().Wait();
       if (arrived < 4 * round) return MakeError(ExitCode::kBug, "passed early");
-      comm.Barrier();
+      comm.Barrier().Wait();
     }
     return absl::OkStatus();
   });
@@ -74,27 +74,28 @@ void ExpectOthersHear(absl::FunctionRef<absl::Status()> leave,
                       absl::FunctionRef<void(Communicator&)> wait) {
   const auto results = RunRanks(4, [&](Communicator& comm) {
     at::Tensor x = at::ones({10}, at::kFloat);
-    comm.AllReduce(x, ReduceOp::kSum);
+    comm.AllReduce(x, ReduceOp::kSum).Wait();
     if (comm.rank() == 2) return leave();
     wait(comm);
     return absl::OkStatus();
   });
   for (const int r : {0, 1, 3}) {
     EXPECT_THAT(results[static_cast<size_t>(r)],
-                Fails(ExitCode::kDevice,
-                      AllOf(HasSubstr("rank 2 of 4 left"), HasSubstr("rank 2's own error"))));
+                Fails(ExitCode::kDevice, AllOf(HasSubstr("rank 2 left before the "),
+                                               HasSubstr("rank 2's own error"))));
   }
 }
 
 TEST(LocalCommunicator, ARankThatReturnsIsNotWaitedFor) {
-  ExpectOthersHear([] { return absl::OkStatus(); }, [](Communicator& comm) { comm.Barrier(); });
+  ExpectOthersHear([] { return absl::OkStatus(); },
+                   [](Communicator& comm) { comm.Barrier().Wait(); });
 }
 
 TEST(LocalCommunicator, ARankThatThrowsIsNotWaitedFor) {
   ExpectOthersHear([]() -> absl::Status { throw std::runtime_error("broken"); },
                    [](Communicator& comm) {
                      at::Tensor x = at::ones({100'000}, at::kDouble);
-                     comm.AllReduce(x, ReduceOp::kSum);
+                     comm.AllReduce(x, ReduceOp::kSum).Wait();
                    });
 }
 
@@ -102,14 +103,14 @@ TEST(LocalCommunicator, ARankThatFailsIsNotWaitedForInItsSubgroup) {
   const auto results = RunRanks(4, [](Communicator& comm) {
     const auto half = comm.Split(comm.rank() / 2, comm.rank());
     if (comm.rank() == 2) return DataError("bad shard");
-    half->Barrier();
+    half->Barrier().Wait();
     return absl::OkStatus();
   });
   EXPECT_THAT(results[0], IsOk());
   EXPECT_THAT(results[1], IsOk());
   EXPECT_THAT(results[2], Fails(ExitCode::kData, "bad shard"));
-  EXPECT_THAT(results[3],
-              Fails(ExitCode::kDevice, HasSubstr("rank 0 of 2 left before the barrier")));
+  EXPECT_THAT(results[3], Fails(ExitCode::kDevice,
+                                HasSubstr("rank 2 left before the barrier that rank 3 waited in")));
 }
 
 TEST(LocalCommunicator, AbandonIsHeardWhileTheRankLives) {
@@ -121,20 +122,21 @@ TEST(LocalCommunicator, AbandonIsHeardWhileTheRankLives) {
       return absl::OkStatus();
     }
     const absl::Status told = CatchTorch([&] {
-      comm.Barrier();
+      comm.Barrier().Wait();
       return absl::OkStatus();
     });
     heard = true;
     return told;
   });
-  EXPECT_THAT(results[0], Fails(ExitCode::kDevice, HasSubstr("rank 1 of 2 left")));
+  EXPECT_THAT(results[0], Fails(ExitCode::kDevice,
+                                HasSubstr("rank 1 left before the barrier that rank 0 waited in")));
   EXPECT_THAT(results[1], IsOk());
 }
 
 TEST(LocalCommunicator, DifferentCollectivesAreToldApart) {
   const auto results = RunRanks(3, [](Communicator& comm) {
     at::Tensor x = at::ones({comm.rank() == 1 ? 5 : 4}, at::kFloat);
-    comm.AllReduce(x, ReduceOp::kSum);
+    comm.AllReduce(x, ReduceOp::kSum).Wait();
     return absl::OkStatus();
   });
   for (const absl::Status& result : results) {

@@ -60,7 +60,7 @@ int Main(int argc, char** argv) {
       world->Abandon();
       return 3;
     }
-    world->Barrier();
+    world->Barrier().Wait();
     return 0;
   }
   if (world->rank() != 0) {
