@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "parallel/context_method.h"
+#include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
 namespace osler {
@@ -13,10 +13,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Keeps the method until the backward pass.
-struct HeldMethod : torch::CustomClassHolder {
-  explicit HeldMethod(std::shared_ptr<const ContextMethod> held) : method(std::move(held)) {}
-  std::shared_ptr<const ContextMethod> method;
+// Keeps the way to the keys until the backward pass.
+struct HeldKeys : torch::CustomClassHolder {
+  explicit HeldKeys(std::shared_ptr<const ContextKeys> held) : keys(std::move(held)) {}
+  std::shared_ptr<const ContextKeys> keys;
 };
 
 at::Tensor DenseRows(const at::Tensor& x_THD) {
@@ -27,12 +27,11 @@ at::Tensor DenseRows(const at::Tensor& x_THD) {
 struct ContextAttentionFunction : torch::autograd::Function<ContextAttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q_THD,
                             const at::Tensor& k_TKD, const at::Tensor& v_TKD,
-                            const std::shared_ptr<const ContextMethod>& method,
+                            const std::shared_ptr<const ContextKeys>& keys,
                             const AttentionOptions& options) {
-    const AttentionOutput output = method->Forward({q_THD, k_TKD, v_TKD}, options);
+    const AttentionOutput output = keys->Forward({q_THD, k_TKD, v_TKD}, options);
     context->save_for_backward({q_THD, k_TKD, v_TKD, output.out_THD, output.lse_TH});
-    context->saved_data["method"] =
-        c10::IValue::make_capsule(c10::make_intrusive<HeldMethod>(method));
+    context->saved_data["keys"] = c10::IValue::make_capsule(c10::make_intrusive<HeldKeys>(keys));
     context->saved_data["scale"] = options.scale;
     context->saved_data["soft_cap"] = options.soft_cap;
     return output.out_THD;
@@ -41,19 +40,19 @@ struct ContextAttentionFunction : torch::autograd::Function<ContextAttentionFunc
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto held =
-        c10::static_intrusive_pointer_cast<HeldMethod>(context->saved_data["method"].toCapsule());
+        c10::static_intrusive_pointer_cast<HeldKeys>(context->saved_data["keys"].toCapsule());
     const IntervalAttentionGradients result =
-        held->method->Backward(DenseRows(grads[0]), {saved[0], saved[1], saved[2]},
-                               {.out_THD = saved[3], .lse_TH = saved[4]},
-                               {.scale = context->saved_data["scale"].toDouble(),
-                                .soft_cap = context->saved_data["soft_cap"].toOptional<double>()});
+        held->keys->Backward(DenseRows(grads[0]), {saved[0], saved[1], saved[2]},
+                             {.out_THD = saved[3], .lse_TH = saved[4]},
+                             {.scale = context->saved_data["scale"].toDouble(),
+                              .soft_cap = context->saved_data["soft_cap"].toOptional<double>()});
     return {result.q_THD, result.k_SHD, result.v_SHD, {}, {}};
   }
 };
 
-bool Ring(const ContextAttention::Kind& kind, const ContextSplit& split, ContextMethodKind method) {
-  if (kind.window || method == ContextMethodKind::kGather) return false;
-  if (method == ContextMethodKind::kRing) return true;
+bool Ring(const ContextAttention::Kind& kind, const ContextSplit& split, ContextMethod method) {
+  if (kind.window || method == ContextMethod::kGather) return false;
+  if (method == ContextMethod::kRing) return true;
   int64_t most = 0;
   for (const TokenRanges& rows : split.ranges)
     most = std::max(most, TokenCount(SeenKeys(kind.mask, rows)));
@@ -64,7 +63,7 @@ bool Ring(const ContextAttention::Kind& kind, const ContextSplit& split, Context
 
 ContextAttention::ContextAttention(Communicator& comm, const ContextSplit& split,
                                    const std::vector<Kind>& kinds, int64_t rows,
-                                   ContextMethodKind method) {
+                                   ContextMethod method) {
   for (const Kind& kind : kinds) {
     kinds_.push_back(Ring(kind, split, method) ? MakeKeyRing(comm, split, kind.mask, rows)
                                                : MakeKeyFetch(comm, split, kind.mask, rows));

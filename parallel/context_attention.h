@@ -15,11 +15,11 @@
 
 namespace osler {
 
-class ContextMethod;
+class ContextKeys;
 
 // How keys reach the queries of layers without a window. Layers with one always fetch: a window's
 // keys are at most window − 1 tokens before each range of a rank.
-enum class ContextMethodKind {
+enum class ContextMethod {
   kAuto,    // gather while no rank's rows see more than kMostGatheredKeys keys, else ring
   kGather,  // one exchange of all keys that a rank's rows see
   kRing,    // a rank's keys at a time, with transfers behind the computation
@@ -37,7 +37,7 @@ class ContextAttention {
   // `rows` of this rank: its tokens in ascending order, then rows that see nothing. `comm` is not
   // owned.
   ContextAttention(Communicator& comm, const ContextSplit& split, const std::vector<Kind>& kinds,
-                   int64_t rows, ContextMethodKind method);
+                   int64_t rows, ContextMethod method);
   ~ContextAttention();
 
   // As IntervalAttention over the whole run's keys: q_THD [rows, H, D], k and v [rows, K, D] of
@@ -47,7 +47,7 @@ class ContextAttention {
                     const at::Tensor& v_TKD, const AttentionOptions& options) const;
 
  private:
-  std::vector<std::shared_ptr<const ContextMethod>> kinds_;
+  std::vector<std::shared_ptr<const ContextKeys>> kinds_;
 };
 
 }  // namespace osler

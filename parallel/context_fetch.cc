@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu_isa.h"
-#include "parallel/context_method.h"
+#include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
 namespace osler {
@@ -33,7 +33,7 @@ void ForPlaces(const at::Tensor& packed, const at::Tensor& to, const TokenRanges
   }
 }
 
-class KeyFetch final : public ContextMethod {
+class KeyFetch final : public ContextKeys {
  public:
   KeyFetch(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
       : comm_(comm), exchange_(PlanKeyExchange(mask, split, comm.rank())) {
@@ -51,7 +51,7 @@ class KeyFetch final : public ContextMethod {
                                       const AttentionOptions& options) const override {
     const at::Tensor keys = Fetch(x);
     const IntervalAttentionGradients sums = IntervalAttentionGradientSumsCpu(
-        {.out_THD = grad_out_THD}, Input(x, keys, options), output, BestCpuIsa());
+        {.out_THD = grad_out_THD, .lse_TH = {}}, Input(x, keys, options), output, BestCpuIsa());
     const at::Tensor home = SendHome(sums.k_SHD, sums.v_SHD, x.k_TKD.size(0));
     const at::ScalarType dtype = x.q_THD.scalar_type();
     return {sums.q_THD.to(dtype), home[0].to(dtype), home[1].to(dtype)};
@@ -117,8 +117,8 @@ class KeyFetch final : public ContextMethod {
 
 }  // namespace
 
-std::unique_ptr<ContextMethod> MakeKeyFetch(Communicator& comm, const ContextSplit& split,
-                                            const MaskIntervals& mask, int64_t rows) {
+std::unique_ptr<ContextKeys> MakeKeyFetch(Communicator& comm, const ContextSplit& split,
+                                          const MaskIntervals& mask, int64_t rows) {
   return std::make_unique<KeyFetch>(comm, split, mask, rows);
 }
 

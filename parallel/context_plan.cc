@@ -7,15 +7,6 @@
 namespace osler {
 namespace {
 
-void Append(TokenRanges& ranges, TokenRange range) {
-  if (range.size() == 0) return;
-  if (!ranges.empty() && range.begin <= ranges.back().end) {
-    ranges.back().end = std::max(ranges.back().end, range.end);
-  } else {
-    ranges.push_back(range);
-  }
-}
-
 // How many tokens of ascending ranges come before a token, asked for ascending tokens.
 class Counter {
  public:
@@ -46,16 +37,6 @@ TokenRanges Common(const TokenRanges& a, const TokenRanges& b) {
   return common;
 }
 
-TokenRanges SeenKeys(const MaskIntervals& mask, const TokenRanges& rows) {
-  const auto* lo = mask.lo_T.const_data_ptr<int32_t>();
-  const auto* hi = mask.hi_T.const_data_ptr<int32_t>();
-  TokenRanges seen;
-  for (const TokenRange& range : rows) {
-    for (int64_t t = range.begin; t < range.end; ++t) Append(seen, {lo[t], hi[t]});
-  }
-  return seen;
-}
-
 MaskIntervals RowsOverKeys(const MaskIntervals& mask, const TokenRanges& rows, int64_t count,
                            const TokenRanges& keys) {
   const auto* lo = mask.lo_T.const_data_ptr<int32_t>();
@@ -82,7 +63,11 @@ TokenRanges PlacesIn(const TokenRanges& whole, const TokenRanges& part) {
   TokenRanges places;
   for (const TokenRange& range : part) {
     const int64_t begin = counter.Before(range.begin);
-    Append(places, {begin, begin + range.size()});
+    if (!places.empty() && places.back().end == begin) {
+      places.back().end += range.size();
+    } else {
+      places.push_back({begin, begin + range.size()});
+    }
   }
   return places;
 }

@@ -10,7 +10,7 @@
 
 #include "kernels/cpu_isa.h"
 #include "kernels/merge_attention.h"
-#include "parallel/context_method.h"
+#include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
 namespace osler {
@@ -57,7 +57,7 @@ class Transfer {
   Handle receive_, send_;
 };
 
-class KeyRing final : public ContextMethod {
+class KeyRing final : public ContextKeys {
  public:
   KeyRing(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
       : comm_(comm), rows_(rows) {
@@ -89,7 +89,7 @@ class KeyRing final : public ContextMethod {
       const at::Tensor mine = at::zeros(keys.sizes(), sums);
       if (part.rows > 0) {
         const IntervalAttentionGradients gradients = IntervalAttentionGradientSumsCpu(
-            {.out_THD = part.Of(grad_out_THD)}, Input(x, part, keys, options),
+            {.out_THD = part.Of(grad_out_THD), .lse_TH = {}}, Input(x, part, keys, options),
             OutputOf(output, part), BestCpuIsa());
         part.Of(grad_q).add_(gradients.q_THD);
         mine[0].copy_(gradients.k_SHD);
@@ -162,8 +162,8 @@ class KeyRing final : public ContextMethod {
 
 }  // namespace
 
-std::unique_ptr<ContextMethod> MakeKeyRing(Communicator& comm, const ContextSplit& split,
-                                           const MaskIntervals& mask, int64_t rows) {
+std::unique_ptr<ContextKeys> MakeKeyRing(Communicator& comm, const ContextSplit& split,
+                                         const MaskIntervals& mask, int64_t rows) {
   return std::make_unique<KeyRing>(comm, split, mask, rows);
 }
 
