@@ -490,9 +490,9 @@ class PairOperation : public Operation {
       return Next::kTransfers;
     }
     if (last_ != nullptr && last_->bytes != last_bytes_) {
-      return DeviceError(absl::StrCat("the ", Describe(), " on rank ",
-                                      exchange.world_rank(), ", group ",
-                                      exchange.group_name(), ", got a message of another size"));
+      return DeviceError(absl::StrCat("the ", Describe(), " on rank ", exchange.world_rank(),
+                                      ", group ", exchange.group_name(),
+                                      ", got a message of another size"));
     }
     return Next::kDone;
   }

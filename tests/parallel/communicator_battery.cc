@@ -243,6 +243,212 @@ void LongAndEmptyMessagesTravel(Communicator& comm) {
   }
 }
 
+// Rank r's part of an all-gather's tensor.
+at::Tensor Part(int rank, int64_t n, at::ScalarType dtype) { return Input(rank + 11, n, dtype); }
+
+void AllGatherMakesWhole(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : SizesFor(dtype)) {
+      // Two tensors in one message, of different sizes.
+      at::Tensor x = at::zeros({n * comm.size()}, dtype);
+      at::Tensor y = at::zeros({5 * comm.size()}, at::kDouble);
+      x.narrow(0, comm.rank() * n, n).copy_(Part(comm.rank(), n, dtype));
+      y.narrow(0, comm.rank() * 5, 5).fill_(comm.rank() + 0.5);
+      comm.AllGather({x, y}).Wait();
+      for (int r = 0; r < comm.size(); ++r) {
+        EXPECT_TRUE(x.narrow(0, r * n, n).equal(Part(r, n, dtype)));
+        EXPECT_EQ(y[r * 5 + 4].item<double>(), r + 0.5);
+      }
+    }
+  }
+}
+
+void ReduceScatterSumsOwnPart(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    for (const int64_t n : {0, 1, 7, 4097, 20'003}) {
+      SCOPED_TRACE(std::string(c10::toString(dtype)) + " of " + std::to_string(n));
+      const std::vector<at::Tensor> inputs = Inputs(comm.size(), n * comm.size(), dtype);
+      at::Tensor x = inputs[static_cast<size_t>(comm.rank())].clone();
+      at::Tensor y = at::full({3 * comm.size()}, comm.rank() + 1, at::kLong);
+      comm.ReduceScatter({x, y}).Wait();
+      const at::Tensor expected = Expected(inputs, ReduceOp::kSum);
+      EXPECT_TRUE(x.narrow(0, comm.rank() * n, n).equal(expected.narrow(0, comm.rank() * n, n)));
+      EXPECT_EQ(y[comm.rank() * 3 + 1].item<int64_t>(), comm.size() * (comm.size() + 1) / 2);
+    }
+  }
+}
+
+void ALargeReduceScatterGoesInPieces(Communicator& comm) {
+  const int64_t n = 300'007, ranks = comm.size();
+  const at::Tensor i = at::arange(n * ranks, at::kDouble);
+  at::Tensor x = i * (comm.rank() + 1);
+  at::Tensor small = at::full({ranks}, 1.0, at::kFloat);
+  comm.ReduceScatter({small, x, small.clone()}).Wait();
+  const at::Tensor expected = i.narrow(0, comm.rank() * n, n) * (ranks * (ranks + 1) / 2);
+  EXPECT_TRUE(x.narrow(0, comm.rank() * n, n).equal(expected));
+  EXPECT_EQ(small[comm.rank()].item<float>(), static_cast<float>(ranks));
+}
+
+// Sizes of what `from` sends to `to`: empty, tiny and too big for one note.
+int64_t PairCount(int from, int to) {
+  constexpr int64_t kCounts[] = {3, 0, 2000, 70'001, 1};
+  return kCounts[(from * 3 + to) % 5];
+}
+
+void AllToAllDeliversEveryPair(Communicator& comm) {
+  for (const at::ScalarType dtype : kDtypes) {
+    std::vector<at::Tensor> send, receive;
+    for (int r = 0; r < comm.size(); ++r) {
+      send.push_back(Input(comm.rank() * 31 + r, PairCount(comm.rank(), r), dtype));
+      receive.push_back(at::zeros({PairCount(r, comm.rank())}, dtype));
+    }
+    comm.AllToAll(send, receive).Wait();
+    for (int r = 0; r < comm.size(); ++r) {
+      const at::Tensor expected = Input(r * 31 + comm.rank(), PairCount(r, comm.rank()), dtype);
+      EXPECT_TRUE(receive[static_cast<size_t>(r)].equal(expected)) << "from rank " << r;
+    }
+  }
+}
+
+// A ring in both directions at once, large enough that nothing fits buffers; three rounds in
+// flight arrive in the order sent.
+void TransfersCrossWithoutDeadlock(Communicator& comm) {
+  if (comm.size() == 1) return;
+  const int next = (comm.rank() + 1) % comm.size();
+  const int last = (comm.rank() + comm.size() - 1) % comm.size();
+  std::vector<Handle> handles;
+  std::vector<at::Tensor> kept, forward, backward;
+  for (int round = 0; round < 3; ++round) {
+    const int64_t n = round == 1 ? 1 : 300'000;
+    kept.push_back(at::full({n}, comm.rank() * 10 + round, at::kFloat));
+    forward.push_back(at::zeros({n}, at::kFloat));
+    backward.push_back(at::zeros({n}, at::kFloat));
+    handles.push_back(comm.Send(kept.back(), next));
+    handles.push_back(comm.Send(kept.back(), last));
+    handles.push_back(comm.Receive(forward.back(), last));
+    handles.push_back(comm.Receive(backward.back(), next));
+  }
+  for (Handle& handle : handles) handle.Wait();
+  for (int round = 0; round < 3; ++round) {
+    const auto i = static_cast<size_t>(round);
+    // With two ranks both neighbours are the same one and both tensors hold the same value.
+    EXPECT_TRUE(forward[i].eq(last * 10 + round).all().item<bool>());
+    EXPECT_TRUE(backward[i].eq(next * 10 + round).all().item<bool>());
+  }
+}
+
+// Everything at once in three groups, started and waited for in orders that differ from rank to
+// rank.
+void GroupsDoNotWaitForEachOther(Communicator& comm) {
+  const auto rows = comm.Split(comm.rank() / 2, comm.rank(), "rows");
+  const auto columns = comm.Split(comm.rank() % 2, comm.rank(), "columns");
+  Communicator* groups[] = {&comm, rows.get(), columns.get()};
+  constexpr int kRounds = 5;
+  std::vector<at::Tensor> xs[3];
+  std::vector<Handle> handles;
+  for (int turn = 0; turn < 3; ++turn) {
+    const auto g = static_cast<size_t>((turn + comm.rank()) % 3);
+    for (int round = 0; round < kRounds; ++round) {
+      const int64_t n = round % 2 == 0 ? 3 : 60'000;
+      xs[g].push_back(at::full({n}, comm.rank() + 1.0, at::kDouble));
+      handles.push_back(groups[g]->AllReduce(xs[g].back(), ReduceOp::kSum));
+    }
+  }
+  for (size_t i = 0; i < handles.size(); ++i) {
+    const size_t step = comm.rank() % 2 == 0 ? i : handles.size() - 1 - i;
+    handles[step].Wait();
+  }
+  for (size_t g = 0; g < 3; ++g) {
+    double expected = 0;
+    for (int r = 0; r < comm.size(); ++r) {
+      if (g == 1 && r / 2 != comm.rank() / 2) continue;
+      if (g == 2 && r % 2 != comm.rank() % 2) continue;
+      expected += r + 1.0;
+    }
+    for (const at::Tensor& x : xs[g]) EXPECT_TRUE(x.eq(expected).all().item<bool>());
+  }
+}
+
+void DroppedHandlesGoOn(Communicator& comm) {
+  at::Tensor x = at::full({50'000}, 1.0, at::kFloat);
+  (void)comm.AllReduce(x, ReduceOp::kSum);
+  // Kept alive by nobody else.
+  (void)comm.AllReduce(at::ones({20'000}, at::kFloat), ReduceOp::kSum);
+  comm.Barrier().Wait();  // collectives of a group run in order
+  EXPECT_TRUE(x.eq(comm.size()).all().item<bool>());
+}
+
+void TrafficFollowsTheFormulas(Communicator& comm) {
+  const std::unique_ptr<Communicator> group = comm.Split(0, comm.rank(), "counted");
+  const int64_t n = comm.size(), others = n - 1;
+  int64_t sent = 0;
+  const auto expect = [&](int64_t bytes) {
+    sent += bytes;
+    EXPECT_EQ(group->traffic().bytes_sent, sent);
+  };
+  expect(0);
+  const int64_t equal = 64 * n * 100;  // slices of equal size, one piece
+  group->AllReduce(at::ones({equal}, at::kFloat), ReduceOp::kSum).Wait();
+  expect(2 * equal * 4 * others / n);
+  group->AllReduce(at::ones({100}, at::kDouble), ReduceOp::kSum).Wait();  // small
+  expect(800 * others);
+  group->AllGather({at::ones({7 * n}, at::kFloat), at::ones({9000 * n}, at::kBFloat16)}).Wait();
+  expect((7 * 4 + 9000 * 2) * others);
+  group->ReduceScatter({at::ones({7 * n}, at::kFloat), at::ones({9000 * n}, at::kBFloat16)}).Wait();
+  expect((7 * 4 + 9000 * 2) * others);
+  group->Broadcast(at::ones({5000}, at::kLong), 0).Wait();
+  expect(group->rank() == 0 ? 40'000 * others : 0);
+  std::vector<at::Tensor> send, receive;
+  for (int r = 0; r < comm.size(); ++r) {
+    send.push_back(at::ones({1000 * r}, at::kFloat));
+    receive.push_back(at::ones({1000 * group->rank()}, at::kFloat));
+  }
+  group->AllToAll(send, receive).Wait();
+  expect(4000 * (n * others / 2 - group->rank()));
+  group->Barrier().Wait();
+  expect(0);
+  int64_t started = 7;
+  if (n > 1) {
+    at::Tensor x = at::ones({1000}, at::kFloat);
+    if (group->rank() == 0) group->Send(x, 1).Wait();
+    if (group->rank() == 1) group->Receive(x, 0).Wait();
+    expect(group->rank() == 0 ? 4000 : 0);
+    started += group->rank() < 2;
+  }
+  EXPECT_EQ(group->traffic().collectives, n == 1 ? 0 : started);
+}
+
+void TheRecorderKnowsLastAndPending(Communicator& comm) {
+  if (comm.size() == 1) return;
+  const std::unique_ptr<Communicator> group = comm.Split(0, comm.rank(), "tensor");
+  comm.recorder().SetBlock("layer 3");
+  group->AllReduce(at::ones({10}, at::kFloat), ReduceOp::kSum, "model.norm.weight").Wait();
+  const auto last = group->recorder().LastCompleted();
+  ASSERT_TRUE(last.has_value());
+  EXPECT_EQ(last->operation, "all-reduce");
+  EXPECT_EQ(last->what, "model.norm.weight");
+  EXPECT_EQ(last->group, "tensor");
+  EXPECT_EQ(last->block, "layer 3");
+  EXPECT_EQ(last->bytes, 40);
+  EXPECT_TRUE(comm.recorder().Pending().empty());
+  Handle receive;
+  at::Tensor x = at::zeros({2}, at::kLong);
+  if (comm.rank() == 1) {
+    receive = comm.Receive(x, 0, "late");
+    const auto pending = comm.recorder().Pending();
+    ASSERT_EQ(pending.size(), 1u);
+    EXPECT_EQ(pending[0].what, "late");
+    EXPECT_EQ(pending[0].number, last->number + 1);
+  }
+  group->Barrier().Wait();
+  if (comm.rank() == 0) comm.Send(x, 1).Wait();
+  receive.Wait();
+  EXPECT_TRUE(comm.recorder().Pending().empty());
+  for (size_t i = 0; i < FlightRecorder::kCapacity + 3; ++i) group->Barrier().Wait();
+  EXPECT_EQ(comm.recorder().Entries().size(), FlightRecorder::kCapacity);
+  comm.recorder().SetBlock("");
+}
+
 }  // namespace
 
 const std::vector<BatteryCase>& CommunicatorBattery() {
@@ -259,6 +465,15 @@ const std::vector<BatteryCase>& CommunicatorBattery() {
       {"BadTensorsAreRefused", BadTensorsAreRefused},
       {"SplitMakesOrderedGroups", SplitMakesOrderedGroups},
       {"MeshAxesSumOverTheirRanks", MeshAxesSumOverTheirRanks},
+      {"AllGatherMakesWhole", AllGatherMakesWhole},
+      {"ReduceScatterSumsOwnPart", ReduceScatterSumsOwnPart},
+      {"ALargeReduceScatterGoesInPieces", ALargeReduceScatterGoesInPieces},
+      {"AllToAllDeliversEveryPair", AllToAllDeliversEveryPair},
+      {"TransfersCrossWithoutDeadlock", TransfersCrossWithoutDeadlock},
+      {"GroupsDoNotWaitForEachOther", GroupsDoNotWaitForEachOther},
+      {"DroppedHandlesGoOn", DroppedHandlesGoOn},
+      {"TrafficFollowsTheFormulas", TrafficFollowsTheFormulas},
+      {"TheRecorderKnowsLastAndPending", TheRecorderKnowsLastAndPending},
       {"StatusIsAgreedOn", StatusIsAgreedOn},
       {"LowestFailingRankIsHeard", LowestFailingRankIsHeard},
       {"LongAndEmptyMessagesTravel", LongAndEmptyMessagesTravel},
