@@ -214,7 +214,7 @@ at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Ten
   BlockRun run = std::move(flight.runs.extract(b).mapped());
   if (recomputes()) run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
   BlockGradients gradients = BackwardBlock(block, std::move(run), gradient);
-  for (const auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, value);
+  for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());
   return std::move(gradients.input);
 }

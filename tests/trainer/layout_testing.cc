@@ -84,6 +84,21 @@ class Rank {
   }
   double Norm() { return reducer_->GlobalNorm(); }
 
+  // AdamW with clipping, two groups of parameters; the gradients of the first step are there.
+  void Train(int steps) {
+    std::vector<ParameterGroup> groups = {{1, 0.1, {}}, {0.5, 0, {}}};
+    for (size_t i = 0; i < store_.slots().size(); ++i) {
+      if (store_.slots()[i].trainable) groups[i % 2].slots.push_back(static_cast<int64_t>(i));
+    }
+    AdamW optimizer(store_, {.state = layout_.state}, groups);
+    for (int step = 1; step <= steps; ++step) {
+      if (step > 1) Step();
+      optimizer.Step(step, 1e-2, ClipFactor(Norm(), 0.5));
+      residency_->PiecesChanged();
+    }
+    residency_->Settle();
+  }
+
   // All packs on every reader.
   std::vector<LossSum> Evaluate() {
     auto losses = walk_->Evaluate(tiny_.packs, [&](int64_t m) {
@@ -153,22 +168,21 @@ class Rank {
 // Puts pieces together; every element must come, and every time with the same bits.
 class Collector {
  public:
-  void Add(const ParameterStore& store, int64_t index) {
+  void Add(const ParameterStore& store, int64_t index, const at::Tensor& piece) {
     const ParameterSlot& slot = store.slot(index);
-    if (!slot.trainable || !slot.present) return;
+    if (!piece.defined()) return;
     const std::lock_guard lock(mutex_);
     auto [whole, fresh] = wholes_.try_emplace(slot.name);
     if (fresh) whole->second = at::full(slot.shape, std::nan(""), at::kDouble);
     const at::Tensor before = whole->second.clone();
-    PutPart(slot.gradient_piece, slot.slice, store.PieceBegin(index), whole->second);
+    PutPart(piece, slot.slice, store.PieceBegin(index), whole->second);
     const at::Tensor known = before.eq(before);
     EXPECT_TRUE(at::equal(before.masked_select(known), whole->second.masked_select(known)))
-        << "ranks hold different gradients of " << slot.name;
+        << "ranks hold different values of " << slot.name;
   }
   std::map<std::string, at::Tensor> Take() {
     for (const auto& [name, whole] : wholes_)
-      EXPECT_TRUE(whole.eq(whole).all().item<bool>())
-          << "parts of the gradient of " << name << " are on no rank";
+      EXPECT_TRUE(whole.eq(whole).all().item<bool>()) << "parts of " << name << " are on no rank";
     return std::move(wholes_);
   }
 
@@ -229,13 +243,15 @@ std::string Describe(const Layout& layout) {
   }
   if (layout.chunks > 1) parts.push_back(absl::StrCat("interleave ", layout.chunks));
   if (layout.walk.recompute == RecomputeMode::kFull) parts.push_back("recompute");
+  if (layout.mesh.size(Axis::kShard) > 1)
+    parts.push_back(absl::StrCat("ZeRO ", static_cast<int>(layout.zero)));
   parts.push_back(absl::StrCat("micro-batch ", layout.micro_batch));
   return absl::StrJoin(parts, " × ");
 }
 
 Outcome Compute(const TinyCase& tiny, const Layout& layout) {
   Outcome outcome;
-  Collector collector;
+  Collector gradients, parameters;
   int ranks = 1;
   for (const int size : layout.mesh.sizes) ranks *= size;
   const auto statuses = RunRanks(ranks, [&](Communicator& world) -> absl::Status {
@@ -244,9 +260,15 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout) {
     Rank rank(tiny, layout, spec, mesh);
     const LossSum loss = rank.Step();
     const double norm = rank.Norm();
-    for (size_t i = 0; i < rank.store().slots().size(); ++i)
-      collector.Add(rank.store(), static_cast<int64_t>(i));
+    const auto collect = [&](Collector& collector, at::Tensor ParameterSlot::*piece) {
+      for (size_t i = 0; i < rank.store().slots().size(); ++i) {
+        collector.Add(rank.store(), static_cast<int64_t>(i), rank.store().slots()[i].*piece);
+      }
+    };
+    collect(gradients, &ParameterSlot::gradient_piece);
     const std::vector<LossSum> evaluated = rank.Evaluate();
+    rank.Train(tiny.steps);
+    collect(parameters, &ParameterSlot::piece);
     if (world.rank() == 0) {
       outcome.loss = loss;
       outcome.norm = norm;
@@ -255,7 +277,8 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout) {
     return absl::OkStatus();
   });
   for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
-  outcome.gradients = collector.Take();
+  outcome.gradients = gradients.Take();
+  outcome.parameters = parameters.Take();
   return outcome;
 }
 
@@ -279,6 +302,9 @@ void ExpectSame(const Outcome& one, const Outcome& other) {
     EXPECT_LE(Norm(at::sub(found->second, gradient)),
               1e-10 * std::max(Norm(gradient), 1e-6 * global))
         << name;
+  }
+  for (const auto& [name, value] : one.parameters) {
+    EXPECT_LE(Norm(at::sub(other.parameters.at(name), value)), 1e-10 * Norm(value)) << name;
   }
 }
 

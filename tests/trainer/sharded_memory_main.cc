@@ -158,7 +158,8 @@ absl::Status Measure(Fs& fs, const std::string& directory, Communicator& world, 
   check.End("load", sizes.piece, 2 * sizes.block);
 
   Residency residency(store, mesh.comm(Axis::kShard));
-  Walk walk({model, store, residency, mesh.comm(Axis::kPipeline), WholeModel(model)},
+  Walk walk({model, store, residency, mesh.comm(Axis::kPipeline), mesh.world().recorder(),
+             WholeModel(model)},
             {.recompute = RecomputeMode::kFull});
   const Pack pack = MakePack();
   const auto make = [&](int64_t) { return MakeMicroBatch(model, {&pack, 1}); };
