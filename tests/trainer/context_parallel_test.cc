@@ -13,6 +13,7 @@
 #include "model/registry.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/run_ranks.h"
+#include "tests/trainer/layout_testing.h"
 #include "trainer/micro_batch.h"
 #include "trainer/walk.h"
 
@@ -78,9 +79,10 @@ Result Compute(const Case& c) {
     for (ParameterSlot& slot : store.slots()) slot.local.add_(0.05);
     const MicroBatch batch =
         MakeMicroBatch(model, MakePacks(c.packs), {.context = &comm, .context_method = c.method});
-    Walk walk(model, store, c.recompute);
-    const LossSum evaluated = walk.Evaluate(batch);
-    const LossSum trained = walk.ForwardBackward(batch, 0.01);
+    const LossSum evaluated =
+        Walk::Alone(model, store, {}).Evaluate(1, [&](int64_t) { return batch; })[0];
+    const LossSum trained =
+        testing::StepAlone(model, store, batch, 0.01, {.recompute = c.recompute});
     const std::lock_guard<std::mutex> lock(mutex);
     total.evaluated = {total.evaluated.sum + evaluated.sum,
                        total.evaluated.count + evaluated.count};
