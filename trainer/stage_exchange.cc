@@ -73,8 +73,7 @@ at::Tensor StageExchange::Receive(const PipelineAction& action) {
 void StageExchange::Send(const PipelineAction& action, const at::Tensor& result) {
   const auto delivery = DeliveryOf(plan_, pipeline_.rank(), action, lowest_);
   if (!delivery.has_value()) return;
-  sent_.push_back(
-      pipeline_.Send(result.contiguous(), delivery->rank, Describe(delivery->action)));
+  sent_.push_back(pipeline_.Send(result.contiguous(), delivery->rank, Describe(delivery->action)));
   while (!sent_.empty() && sent_.front().Done()) sent_.pop_front();
   while (static_cast<int64_t>(sent_.size()) > 2 * MaxInFlight(plan_.shape, 0)) {
     sent_.front().Wait();

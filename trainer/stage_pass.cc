@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
 #include "kernels/linear_cross_entropy.h"
-#include "parallel/communicator.h"
 #include "trainer/gradient_reduce.h"
 #include "trainer/residency.h"
 
@@ -61,7 +61,8 @@ StagePass::StagePass(const WalkParts& parts, const WalkOptions& options, const P
           [this](int64_t m) {
             const SequenceInputs& inputs = FlightOf(m).batch.inputs;
             const ParameterSlot& any = parts_.store.slot(SlotsOf(visits_.front()).front());
-            return at::empty({inputs.tokens_T.size(0), parts_.model.hidden_size},
+            const int64_t parts = inputs.tensor == nullptr ? 1 : inputs.tensor->size();
+            return at::empty({inputs.tokens_T.size(0) / parts, parts_.model.hidden_size},
                              any.local.options());
           }),
       losses_(static_cast<size_t>(task.micro_batches)) {}
@@ -85,25 +86,34 @@ Graph StagePass::GraphOf(int64_t block) const {
   return block == lowest_ ? Graph::kParameters : Graph::kParametersAndInput;
 }
 
-std::vector<int64_t> StagePass::ListVisits() const {
-  std::vector<int64_t> visits;
+std::vector<StagePass::Visit> StagePass::ListVisits() const {
+  std::vector<Visit> visits;
   for (const PipelineAction& action : actions_) {
     const auto [begin, end] = BlocksOf(action);
     if (action.kind == Kind::kForward) {
-      for (int64_t b = begin; b < end; ++b) visits.push_back(b);
-      if (IsLastStage(action) && task_.goal != PassGoal::kHidden) visits.push_back(blocks_);
+      for (int64_t b = begin; b < end; ++b) visits.push_back({b, action.kind});
+      if (IsLastStage(action) && task_.goal != PassGoal::kHidden)
+        visits.push_back({blocks_, action.kind});
     } else {
-      for (int64_t b = end; b-- > std::max(begin, lowest_);) visits.push_back(b);
+      for (int64_t b = end; b-- > std::max(begin, lowest_);) visits.push_back({b, action.kind});
     }
   }
   return visits;
 }
 
-const std::vector<int64_t>& StagePass::SlotsOf(int64_t visit) const {
-  return visit == blocks_ ? head_slots_ : parts_.model.blocks[static_cast<size_t>(visit)]->slots();
+const std::vector<int64_t>& StagePass::SlotsOf(const Visit& visit) const {
+  if (visit.block == blocks_) return head_slots_;
+  return parts_.model.blocks[static_cast<size_t>(visit.block)]->slots();
+}
+
+std::string StagePass::Label(const Visit& visit) const {
+  if (visit.block == blocks_) return "head";
+  return absl::StrCat(parts_.model.blocks[static_cast<size_t>(visit.block)]->name(),
+                      visit.kind == Kind::kForward ? " forward" : " backward");
 }
 
 void StagePass::Enter() {
+  parts_.recorder.SetBlock(Label(visits_[visit_]));
   parts_.residency.Acquire(SlotsOf(visits_[visit_]));
   if (visit_ + 1 < visits_.size()) parts_.residency.Prefetch(SlotsOf(visits_[visit_ + 1]));
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "trainer/block_run.h"
@@ -59,9 +60,14 @@ class StagePass {
   Graph GraphOf(int64_t block) const;
   bool recomputes() const { return options_.recompute == RecomputeMode::kFull; }
 
-  // The blocks (past the last one: the head) whose parameters the pass uses, in its order.
-  std::vector<int64_t> ListVisits() const;
-  const std::vector<int64_t>& SlotsOf(int64_t visit) const;
+  // A block (past the last one: the head) whose parameters are needed.
+  struct Visit {
+    int64_t block = 0;
+    PipelineAction::Kind kind = PipelineAction::Kind::kForward;
+  };
+  std::vector<Visit> ListVisits() const;  // in the order of the pass
+  const std::vector<int64_t>& SlotsOf(const Visit& visit) const;
+  std::string Label(const Visit& visit) const;
   void Enter();  // the next visit: its parameters are there, those of the one after on their way
   void Leave();
 
@@ -74,7 +80,7 @@ class StagePass {
   const bool
       block_holds_head_;  // tied, with the embedding on this rank, which completes the gradient
   const std::vector<PipelineAction> actions_;
-  const std::vector<int64_t> visits_;
+  const std::vector<Visit> visits_;
   size_t visit_ = 0;
   StageExchange exchange_;
   std::map<int64_t, InFlight> in_flight_;

@@ -57,7 +57,8 @@ TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, cons
       residency_(store, mesh.comm(Axis::kShard)),
       tied_group_(TiedGroup(model, mesh.comm(Axis::kPipeline))),
       gradients_(store, mesh, {.tied_group = tied_group_.get(), .tied_slot = model.head_slot}),
-      walk_({model, store, residency_, mesh.comm(Axis::kPipeline), stages}, options.walk) {}
+      walk_({model, store, residency_, mesh.comm(Axis::kPipeline), mesh.world().recorder(), stages},
+            options.walk) {}
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
@@ -66,7 +67,8 @@ LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan&
   const auto make = [&](int64_t m) {
     const auto begin = std::min(static_cast<size_t>(m * options_.micro_batch), packs.size());
     const auto size = std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin);
-    return MakeMicroBatch(model_, packs.subspan(begin, size));
+    return MakeMicroBatch(model_, packs.subspan(begin, size),
+                          {.tensor = &mesh_.comm(Axis::kTensor)});
   };
   return walk_.Run(passes, make, scale, gradients_);
 }

@@ -38,16 +38,17 @@ absl::Status ReadPacks(PackStream& packs, const ReaderShare& share, int64_t firs
 
 // All ranks take the same number of passes, so that none waits for another for ever.
 absl::StatusOr<PackLosses> EvaluateShare(PackStream& packs, const ReaderShare& share,
-                                         const Model& model, Walk& walk, Communicator& world) {
+                                         const Model& model, Walk& walk, const Mesh& mesh) {
   const int64_t end = packs.EpochStart(1).pack;
   PackLosses losses{at::zeros({end}, at::kDouble), at::zeros({end}, at::kLong)};
   for (int64_t first = 0; first < end; first += share.count * kRoundPacks) {
     std::vector<Pack> mine;  // fewer than passes where the packs end
     const int64_t passes = std::min(kRoundPacks, (end - first + share.count - 1) / share.count);
-    OSLER_RETURN_IF_ERROR(AgreeOnStatus(world, ReadPacks(packs, share, first, end, mine)));
+    OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), ReadPacks(packs, share, first, end, mine)));
     const auto measured = walk.Evaluate(passes, [&](int64_t m) {
       const auto i = std::min(static_cast<size_t>(m), mine.size());
-      return MakeMicroBatch(model, std::span(mine).subspan(i, i < mine.size() ? 1 : 0));
+      return MakeMicroBatch(model, std::span(mine).subspan(i, i < mine.size() ? 1 : 0),
+                            {.tensor = &mesh.comm(Axis::kTensor)});
     });
     for (size_t i = 0; i < mine.size(); ++i) {
       const int64_t g = first + share.index + static_cast<int64_t>(i) * share.count;
@@ -99,8 +100,7 @@ absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& wal
     OSLER_RETURN_IF_ERROR(AgreeOnStatus(
         mesh.world(), CatchTorch([&]() -> absl::Status {
           OSLER_ASSIGN_OR_RETURN(const auto packs, PackStream::Open(*source.data, options));
-          OSLER_ASSIGN_OR_RETURN(losses,
-                                 EvaluateShare(*packs, options.share, model, walk, mesh.world()));
+          OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk, mesh));
           return absl::OkStatus();
         })));
     LossSum loss;

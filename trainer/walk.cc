@@ -24,7 +24,8 @@ Walk::~Walk() = default;
 
 Walk Walk::Alone(const Model& model, ParameterStore& store, const WalkOptions& options) {
   auto own = std::make_unique<Own>(store);
-  WalkParts parts{model, store, own->residency, *own->pipeline, WholeModel(model)};
+  WalkParts parts{
+      model, store, own->residency, *own->pipeline, own->pipeline->recorder(), WholeModel(model)};
   return Walk(std::move(own), std::move(parts), options);
 }
 

@@ -55,6 +55,7 @@ struct WalkParts {
   ParameterStore& store;  // holds SlotsOfStage of the plan
   Residency& residency;
   Communicator& pipeline;
+  FlightRecorder& recorder;  // of the rank: told which block is at work
   StagePlan plan;
 };
 

@@ -57,7 +57,8 @@ class Rank {
     tied_ = TiedGroup(model_, mesh.comm(Axis::kPipeline));
     reducer_.emplace(store_, mesh,
                      ReduceOptions{.tied_group = tied_.get(), .tied_slot = model_.head_slot});
-    walk_.emplace(WalkParts{model_, store_, *residency_, mesh.comm(Axis::kPipeline), plan_},
+    walk_.emplace(WalkParts{model_, store_, *residency_, mesh.comm(Axis::kPipeline),
+                            mesh.world().recorder(), plan_},
                   layout.walk);
     DealPacks(spec.vocab_size);
   }
@@ -75,7 +76,7 @@ class Rank {
           const size_t begin = std::min(static_cast<size_t>(m) * size, packs_.size());
           const std::span<const Pack> some(packs_.data() + begin,
                                            std::min(size, packs_.size() - begin));
-          return MakeMicroBatch(model_, some);
+          return MakeMicroBatch(model_, some, {.tensor = &mesh_.comm(Axis::kTensor)});
         },
         1.0 / static_cast<double>(targets_), *reducer_);
     reducer_->Finish();
@@ -87,7 +88,7 @@ class Rank {
   std::vector<LossSum> Evaluate() {
     auto losses = walk_->Evaluate(tiny_.packs, [&](int64_t m) {
       const Pack pack = RandomPack(m, model_.vocab_size);
-      return MakeMicroBatch(model_, {&pack, 1});
+      return MakeMicroBatch(model_, {&pack, 1}, {.tensor = &mesh_.comm(Axis::kTensor)});
     });
     if (ReaderOf(mesh_).index != 0) losses.assign(losses.size(), LossSum{});
     return SumOverRanks(losses);
