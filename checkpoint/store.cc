@@ -102,10 +102,9 @@ absl::StatusOr<ManifestFile> WriteTensors(Fs& fs, const std::string& directory,
     return ToWrite(entries[i]->name, made).bytes;
   };
   const std::string name = file + kTensorFileSuffix;
-  OSLER_ASSIGN_OR_RETURN(
-      const WrittenFile written,
-      WriteSafetensors(fs, JoinPath(directory, name), tensors, {{"format", "pt"}}, bytes_of,
-                       after_first_part));
+  OSLER_ASSIGN_OR_RETURN(const WrittenFile written,
+                         WriteSafetensors(fs, JoinPath(directory, name), tensors,
+                                          {{"format", "pt"}}, bytes_of, after_first_part));
   return ManifestFile{name, written.size, written.crc32c, static_cast<int64_t>(tensors.size())};
 }
 

@@ -38,7 +38,7 @@ struct TensorParts {
 struct StateEntry {
   std::string file;  // which safetensors file of the checkpoint: "weights" or "optimizer"
   std::string name;
-  at::Tensor tensor;  // contiguous, CPU. Load copies into it.
+  at::Tensor tensor;                                // contiguous, CPU. Load copies into it.
   std::optional<TensorParts> parts = std::nullopt;  // in place of `tensor`
 };
 

@@ -122,10 +122,9 @@ absl::Status MatchEntry(const StateEntry& entry, const SafetensorsFile& file) {
   if (it->second.dtype == wanted.dtype && it->second.shape == wanted.shape) {
     return absl::OkStatus();
   }
-  return CheckpointError(
-      fmt::format("{} is {} {}, this run needs {} {}: another model or precision?", where,
-                  it->second.dtype, ShapeText(it->second.shape), wanted.dtype,
-                  ShapeText(wanted.shape)));
+  return CheckpointError(fmt::format(
+      "{} is {} {}, this run needs {} {}: another model or precision?", where, it->second.dtype,
+      ShapeText(it->second.shape), wanted.dtype, ShapeText(wanted.shape)));
 }
 
 absl::Status CopyEntry(const StateEntry& entry, const SafetensorsFile& file) {

@@ -18,8 +18,8 @@ constexpr size_t kInFlight = 3;  // buckets: each may hold a copy of its gradien
 
 // Whether `x` is dense values of `count` elements that nobody else can see.
 bool IsPrivate(const at::Tensor& x, int64_t count) {
-  return x.is_contiguous() && x.numel() == count && x.storage_offset() == 0 &&
-         x.use_count() == 1 && x.storage().use_count() == 1;
+  return x.is_contiguous() && x.numel() == count && x.storage_offset() == 0 && x.use_count() == 1 &&
+         x.storage().use_count() == 1;
 }
 
 }  // namespace
@@ -78,9 +78,8 @@ void GradientReducer::MakeBuckets() {
     bytes += size;
   }
   for (auto& [sums, last] : open) buckets_.push_back(std::move(last.first));
-  std::sort(buckets_.begin(), buckets_.end(), [](const Bucket& a, const Bucket& b) {
-    return a.slots.back() > b.slots.back();
-  });
+  std::sort(buckets_.begin(), buckets_.end(),
+            [](const Bucket& a, const Bucket& b) { return a.slots.back() > b.slots.back(); });
 }
 
 at::ScalarType GradientReducer::SentType(int64_t slot) const {

@@ -7,8 +7,8 @@
 // the last micro-batch's backward pass goes on. From ZeRO 2 on every BlockDone sends the block's
 // gradients to their pieces while the next block computes; the rest is the same.
 //
-// What travels is the accumulator's dtype, or bf16 (rounded when sent, summed in fp32). The order of
-// all sums is fixed, so the bits do not depend on timing.
+// What travels is the accumulator's dtype, or bf16 (rounded when sent, summed in fp32). The order
+// of all sums is fixed, so the bits do not depend on timing.
 //
 // All ranks of the mesh make the same Begin, Finish and GlobalNorm calls; ranks of one shard group
 // also the same BlockDone calls. A slot that a rank never touched counts as zero. Throws c10::Error
@@ -35,8 +35,8 @@ enum class ReductionType { kAccumulator, kBf16 };
 struct ReduceOptions {
   ReductionType type = ReductionType::kAccumulator;
   int64_t bucket_bytes = int64_t{32} << 20;
-  // Where both ends of the pipeline hold the tied embedding: the ranks with the same slice of it, in
-  // the order of the pipeline, and its slot. Null: there is one copy. Not owned.
+  // Where both ends of the pipeline hold the tied embedding: the ranks with the same slice of it,
+  // in the order of the pipeline, and its slot. Null: there is one copy. Not owned.
   Communicator* tied_group = nullptr;
   int64_t tied_slot = -1;
 };
@@ -49,8 +49,8 @@ class GradientReducer {
 
   // Zeroes all sums. BlockDone is going to be called `micro_batches` times for every slot.
   void Begin(int64_t micro_batches);
-  // Adds a micro-batch's gradient of a slot: local's shape, dense or an embedding's sparse rows. One
-  // that nobody else holds may be used as a buffer.
+  // Adds a micro-batch's gradient of a slot: local's shape, dense or an embedding's sparse rows.
+  // One that nobody else holds may be used as a buffer.
   void Add(int64_t slot, const at::Tensor& gradient);
   // What a kernel adds to in place of Add: local's shape, the dtype of sums; valid until BlockDone.
   at::Tensor Accumulator(int64_t slot);

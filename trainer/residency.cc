@@ -90,8 +90,8 @@ void Residency::Gather(const std::vector<int64_t>& slots) {
           .copy_(parameter.piece);
     }
   }
-  const auto gathering = std::make_shared<Handle>(
-      shard_.AllGather(std::move(flats), store_.slot(slots.front()).name));
+  const auto gathering =
+      std::make_shared<Handle>(shard_.AllGather(std::move(flats), store_.slot(slots.front()).name));
   for (const int64_t index : slots) slot(index).gathering = gathering;
 }
 
@@ -103,9 +103,8 @@ void Residency::Wait(Slot& slot) {
 
 void Residency::GiveMemory(int64_t index) {
   c10::StorageImpl& storage = StorageOf(store_.slot(index));
-  const auto found = std::find_if(spare_.begin(), spare_.end(), [&](const auto& one) {
-    return one.first == storage.nbytes();
-  });
+  const auto found = std::find_if(spare_.begin(), spare_.end(),
+                                  [&](const auto& one) { return one.first == storage.nbytes(); });
   if (found != spare_.end()) {
     storage.set_data_ptr_noswap(std::move(found->second));
     spare_.erase(found);

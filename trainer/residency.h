@@ -36,8 +36,8 @@ class Residency {
   // One use less of each; without uses their memory goes.
   void Release(std::span<const int64_t> slots);
 
-  // The pieces have new values. Frees what is gathered (ZeRO 3), or starts gathering every trainable
-  // slot, which Acquire waits for (ZeRO 1, 2). PRE: nothing is in use.
+  // The pieces have new values. Frees what is gathered (ZeRO 3), or starts gathering every
+  // trainable slot, which Acquire waits for (ZeRO 1, 2). PRE: nothing is in use.
   void PiecesChanged();
   // Waits for everything that was started.
   void Settle();
@@ -45,8 +45,8 @@ class Residency {
  private:
   struct Slot {
     int64_t uses = 0;
-    bool in_memory = false;  // or on its way
-    bool expected = false;   // prefetched and not acquired since
+    bool in_memory = false;             // or on its way
+    bool expected = false;              // prefetched and not acquired since
     std::shared_ptr<Handle> gathering;  // shared by the slots of one message; null: none
   };
   Slot& slot(int64_t index) { return slots_[static_cast<size_t>(index)]; }

@@ -25,10 +25,15 @@ absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) 
   return shape;
 }
 
+PlaceOptions PlaceOptionsOf(const config::Train& config) {
+  return {.zero = static_cast<ZeroLevel>(config.mesh().zero()),
+          .chunks = config.mesh().interleave()};
+}
+
 StepOptions StepOptionsOf(const config::Train& config) {
   const config::Optimizer& o = config.optimizer();
   StepOptions options;
-  options.recompute =
+  options.walk.recompute =
       config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
   options.micro_batch = config.train().micro_batch();
   options.clip_norm = o.clip_norm();

@@ -1,10 +1,10 @@
 // A run's tensors as its checkpoints have them: whole, whatever rank holds which part of them.
 //
-// weights.safetensors has every parameter, optimizer.safetensors NAME.exp_avg and NAME.exp_avg_sq of
-// those that are trained, and NAME.master of bf16 ones. The files do not depend on the layout, so
-// one loads in any other. Saving brings one tensor after the other together on the first rank, and
-// no rank ever holds more than that of what is not its own; loading reads this rank's parts from the
-// mapped files.
+// weights.safetensors has every parameter, optimizer.safetensors NAME.exp_avg and NAME.exp_avg_sq
+// of those that are trained, and NAME.master of bf16 ones. The files do not depend on the layout,
+// so one loads in any other. Saving brings one tensor after the other together on the first rank,
+// and no rank ever holds more than that of what is not its own; loading reads this rank's parts
+// from the mapped files.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +61,7 @@ class ShardedState {
   ParameterStore& store_;
   AdamW& optimizer_;
   Mesh& mesh_;
-  bool whole_;  // on every rank
+  bool whole_;                   // on every rank
   std::vector<int64_t> holder_;  // by slot: the first pipeline stage that has it
   std::vector<Source> sources_;  // the same list on all ranks
 };

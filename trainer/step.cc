@@ -10,7 +10,6 @@
 #include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "trainer/gradient_reduce.h"
 
 namespace osler {
 namespace {
@@ -36,7 +35,7 @@ BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own) {
   const int64_t share = SpeaksForReader(mesh) ? 1 : 0;
   const std::vector<int64_t> values = {share * own.targets, share * own.tokens, own.stop_requests};
   at::Tensor sums = at::tensor(values, at::kLong);
-  mesh.world().AllReduce(sums, ReduceOp::kSum).Wait();
+  mesh.world().AllReduce(sums, ReduceOp::kSum, "counts").Wait();
   const auto* sum = sums.const_data_ptr<int64_t>();
   return {.targets = sum[0], .tokens = sum[1], .stop_requests = sum[2]};
 }
@@ -45,10 +44,10 @@ void SumLosses(const Mesh& mesh, at::Tensor& x) {
   const Communicator& pipeline = mesh.comm(Axis::kPipeline);
   const bool last_stage = pipeline.rank() == pipeline.size() - 1;
   if (!last_stage || !IsFirst(mesh, Axis::kTensor)) x.zero_();
-  mesh.world().AllReduce(x, ReduceOp::kSum).Wait();
+  mesh.world().AllReduce(x, ReduceOp::kSum, "losses").Wait();
 }
 
-TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,
+TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StagePlan& stages,
                      const StepOptions& options, std::vector<ParameterGroup> groups)
     : model_(model),
       store_(store),
@@ -56,25 +55,22 @@ TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,
       options_(options),
       optimizer_(store, options.adamw, std::move(groups)),
       residency_(store, mesh.comm(Axis::kShard)),
-      gradients_(store, mesh, {}),
-      walk_(model, store, options.recompute) {}
+      tied_group_(TiedGroup(model, mesh.comm(Axis::kPipeline))),
+      gradients_(store, mesh, {.tied_group = tied_group_.get(), .tied_slot = model.head_slot}),
+      walk_({model, store, residency_, mesh.comm(Axis::kPipeline), mesh.world().recorder(), stages},
+            options.walk) {}
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
-  gradients_.Begin(0);
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
   // All readers take the same number of passes, so that none waits for another for ever.
   const int64_t passes = CeilDiv(CeilDiv(plan.packs, ReaderOf(mesh_).count), options_.micro_batch);
-  LossSum total;
-  for (int64_t m = 0; m < passes; ++m) {
-    const auto begin = static_cast<size_t>(m * options_.micro_batch);
-    if (begin >= packs.size()) break;
-    const auto some = packs.subspan(
-        begin, std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin));
-    const LossSum loss = walk_.ForwardBackward(MakeMicroBatch(model_, some), scale);
-    total.sum += loss.sum;
-    total.count += loss.count;
-  }
-  return total;
+  const auto make = [&](int64_t m) {
+    const auto begin = std::min(static_cast<size_t>(m * options_.micro_batch), packs.size());
+    const auto size = std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin);
+    return MakeMicroBatch(model_, packs.subspan(begin, size),
+                          {.tensor = &mesh_.comm(Axis::kTensor)});
+  };
+  return walk_.Run(passes, make, scale, gradients_);
 }
 
 absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> packs,

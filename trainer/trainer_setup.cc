@@ -104,6 +104,7 @@ absl::Status Trainer::State::OpenModelAndData() {
     OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
     model = spec.build(store);
     OSLER_ASSIGN_OR_RETURN(groups, GroupParameters(config, store));
+    OSLER_ASSIGN_OR_RETURN(stages, PlaceModel(spec, model, mesh, PlaceOptionsOf(config), store));
     OSLER_ASSIGN_OR_RETURN(
         encoder, RecordEncoder::Create(fs, path, EncoderOptionsOf(config, spec.vocab_size)));
     return absl::OkStatus();
@@ -142,15 +143,16 @@ absl::Status Trainer::State::LoadParameters() {
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(
-      mesh.world(), CatchTorch([&]() -> absl::Status {
-        if (resume < 0) return LoadWeights(fs, config.model().path(), spec, dtype, store);
-        for (size_t i = 0; i < store.slots().size(); ++i)
-          store.Allocate(static_cast<int64_t>(i), dtype);
-        return absl::OkStatus();
-      })));
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+                                        if (resume < 0)
+                                          return LoadWeights(fs, config.model().path(), spec, dtype,
+                                                             store);
+                                        for (size_t i = 0; i < store.slots().size(); ++i)
+                                          store.Allocate(static_cast<int64_t>(i), dtype);
+                                        return absl::OkStatus();
+                                      })));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
+    train_step = std::make_unique<TrainStep>(model, store, mesh, stages, StepOptionsOf(config),
                                              std::move(groups));
     sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
     return absl::OkStatus();

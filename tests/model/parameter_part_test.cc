@@ -23,10 +23,10 @@ struct Case {
   int64_t unit = 1;
 };
 const Case kCases[] = {
-    {{7, 5}, Split::kReplicated},          {{8, 5}, Split::kColumn, 2},
-    {{8, 5}, Split::kColumn, 4, 2},        {{4, 6}, Split::kColumn, 4, 2},  // two share a unit
-    {{5, 8}, Split::kRow, 2},              {{5, 12}, Split::kRow, 3},
-    {{9}, Split::kColumn, 3},              {{11}, Split::kReplicated, 2},
+    {{7, 5}, Split::kReplicated},       {{8, 5}, Split::kColumn, 2},
+    {{8, 5}, Split::kColumn, 4, 2},     {{4, 6}, Split::kColumn, 4, 2},  // two share a unit
+    {{5, 8}, Split::kRow, 2},           {{5, 12}, Split::kRow, 3},
+    {{9}, Split::kColumn, 3},           {{11}, Split::kReplicated, 2},
     {{6, 2, 3}, Split::kVocabulary, 2},
 };
 
@@ -35,8 +35,8 @@ class ParameterPartTest : public ::testing::TestWithParam<Case> {};
 TEST_P(ParameterPartTest, TakesAndPutsWhatIsOfTheSliceAndNothingElse) {
   const Case& c = GetParam();
   const PlacementRule rule{"w", c.split, c.unit};
-  const at::Tensor whole = at::arange(1, c10::multiply_integers(c.shape) + 1, at::kDouble)
-                               .view(c.shape);
+  const at::Tensor whole =
+      at::arange(1, c10::multiply_integers(c.shape) + 1, at::kDouble).view(c.shape);
   for (const int64_t shards : {1, 2, 3, 4, 7}) {
     at::Tensor rebuilt = at::zeros(c.shape, at::kDouble);
     for (int t = 0; t < c.tensor; ++t) {

@@ -51,8 +51,7 @@ at::Tensor GradientOf(const ParameterStore& store, int64_t slot, int rank, int64
       PhiloxKey(static_cast<uint64_t>(rank * 100 + micro_batch), store.slot(slot).name);
   at::Tensor x = at::zeros(store.LocalShape(slot), at::kDouble);
   auto* values = x.mutable_data_ptr<double>();
-  for (int64_t i = 0; i < x.numel(); ++i)
-    values[i] = PhiloxNormal(key, static_cast<uint64_t>(i));
+  for (int64_t i = 0; i < x.numel(); ++i) values[i] = PhiloxNormal(key, static_cast<uint64_t>(i));
   return x;
 }
 

@@ -32,24 +32,23 @@ class ResidencyTest : public ::testing::TestWithParam<int> {
  protected:
   using Body = std::function<void(ParameterStore&, Residency&, Communicator&)>;
   static void OnRanks(ZeroLevel zero, const Body& body) {
-    const auto statuses =
-        testing::RunRanks(GetParam(), [&](Communicator& shard) -> absl::Status {
-          ParameterStore store;
-          for (size_t i = 0; i < kShapes.size(); ++i)
-            store.Declare(std::string(1, static_cast<char>('a' + i)), kShapes[i]);
-          store.LayOut({.placements = {},
-                        .shard_rank = shard.rank(),
-                        .shard_size = shard.size(),
-                        .zero = zero,
-                        .stage = std::nullopt});
-          for (size_t i = 0; i < kShapes.size(); ++i) {
-            store.Allocate(static_cast<int64_t>(i), at::kDouble);
-            store.TakeValue(static_cast<int64_t>(i), ValueOf(i));
-          }
-          Residency residency(store, shard);
-          body(store, residency, shard);
-          return absl::OkStatus();
-        });
+    const auto statuses = testing::RunRanks(GetParam(), [&](Communicator& shard) -> absl::Status {
+      ParameterStore store;
+      for (size_t i = 0; i < kShapes.size(); ++i)
+        store.Declare(std::string(1, static_cast<char>('a' + i)), kShapes[i]);
+      store.LayOut({.placements = {},
+                    .shard_rank = shard.rank(),
+                    .shard_size = shard.size(),
+                    .zero = zero,
+                    .stage = std::nullopt});
+      for (size_t i = 0; i < kShapes.size(); ++i) {
+        store.Allocate(static_cast<int64_t>(i), at::kDouble);
+        store.TakeValue(static_cast<int64_t>(i), ValueOf(i));
+      }
+      Residency residency(store, shard);
+      body(store, residency, shard);
+      return absl::OkStatus();
+    });
     for (const absl::Status& status : statuses) EXPECT_THAT(status, testing::IsOk());
   }
   static bool HasMemory(const at::Tensor& x) { return x.storage().data() != nullptr; }

@@ -108,10 +108,11 @@ class Check {
   void End(const char* what, int64_t pieces, int64_t blocks) {
     const int64_t used = watch_.peak() - baseline_;
     const int64_t limit = (pieces + blocks) * 11 / 10;
-    std::printf("rank %d %s: %lld MB above the baseline of %lld MB; pieces %lld MB + 2 blocks %lld "
-                "MB + 10 %% = %lld MB%s\n",
-                rank_, what, Mb(used), Mb(baseline_), Mb(pieces), Mb(blocks), Mb(limit),
-                used > limit ? ": TOO MUCH" : "");
+    std::printf(
+        "rank %d %s: %lld MB above the baseline of %lld MB; pieces %lld MB + 2 blocks %lld "
+        "MB + 10 %% = %lld MB%s\n",
+        rank_, what, Mb(used), Mb(baseline_), Mb(pieces), Mb(blocks), Mb(limit),
+        used > limit ? ": TOO MUCH" : "");
     std::fflush(stdout);
     ok_ = ok_ && used <= limit;
   }
@@ -203,9 +204,10 @@ absl::Status Main(const std::string& directory) {
 }  // namespace osler
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      argc == 2 ? osler::Main(argv[1])
-                : osler::ConfigError(absl::StrCat("give a directory to write 2 GB to: ", argv[0], " DIR"));
+  const absl::Status status = argc == 2
+                                  ? osler::Main(argv[1])
+                                  : osler::ConfigError(absl::StrCat(
+                                        "give a directory to write 2 GB to: ", argv[0], " DIR"));
   if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
 }

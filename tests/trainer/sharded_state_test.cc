@@ -81,8 +81,9 @@ class Run {
     for (ParameterSlot& slot : store.slots()) {
       if (slot.present) slot.piece.zero_();
     }
-    optimizer = std::make_unique<AdamW>(store, AdamWOptions{.state = layout.state},
-                                        std::vector<ParameterGroup>{{1, 0.1, {0, 2, 3}}, {2, 0, {1, 5}}});
+    optimizer =
+        std::make_unique<AdamW>(store, AdamWOptions{.state = layout.state},
+                                std::vector<ParameterGroup>{{1, 0.1, {0, 2, 3}}, {2, 0, {1, 5}}});
     state = std::make_unique<ShardedState>(store, *optimizer, mesh);
   }
 
@@ -146,7 +147,8 @@ TEST_P(ShardedStateTest, SameFilesFromEveryLayoutAndEveryLayoutLoadsThem) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(::testing::PrintToString(layout.mesh.sizes));
     TempDir saved;
-    const std::string directory = layout.mesh.sizes == kLayouts[0].mesh.sizes ? one.path() : saved.path();
+    const std::string directory =
+        layout.mesh.sizes == kLayouts[0].mesh.sizes ? one.path() : saved.path();
     const auto statuses = RunRanks(RanksOf(layout), [&](Communicator& world) -> absl::Status {
       Run trained(layout, GetParam(), world);
       trained.Train();

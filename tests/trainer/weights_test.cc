@@ -38,8 +38,8 @@ class WeightsTest : public ::testing::Test {
     std::vector<TensorToWrite> tensors;
     for (const ParameterSlot& slot : store.slots())
       tensors.push_back(ToWrite(slot.name, slot.local));
-    ASSERT_THAT(
-        WriteSafetensors(*fs_, directory_.File("model.safetensors"), tensors, {}).status(), IsOk());
+    ASSERT_THAT(WriteSafetensors(*fs_, directory_.File("model.safetensors"), tensors, {}).status(),
+                IsOk());
   }
   absl::Status Load(const StoreLayout& layout, ParameterStore& store) {
     spec_.build(store);
@@ -89,8 +89,7 @@ TEST_F(WeightsTest, OtherStagesAreCheckedAndNotLoaded) {
   EXPECT_FALSE(store.slot(1).local.defined());
   ParameterStore other;
   other.Declare("unknown", {3});
-  const absl::Status status =
-      LoadWeights(*fs_, directory_.path(), spec_, at::kFloat, other);
+  const absl::Status status = LoadWeights(*fs_, directory_.path(), spec_, at::kFloat, other);
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
   EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("unexpected tensor"));
 }

@@ -28,8 +28,8 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  // State of one slot's piece, 1-D. `master` is what is updated: the piece itself, or a copy of it in
-  // fp32 for bf16 parameters and on the CPU with StatePlace::kCpu.
+  // State of one slot's piece, 1-D. `master` is what is updated: the piece itself, or a copy of it
+  // in fp32 for bf16 parameters and on the CPU with StatePlace::kCpu.
   struct Moments {
     int64_t slot = 0;
     size_t group = 0;
