@@ -98,18 +98,19 @@ class Expectation {
     }
     for (const auto& [key, bytes] : sums) {
       const auto& [copies, tied] = key;
-      Of(Axis::kTensor) += GroupsOfStage(Axis::kTensor) * (Size(Axis::kTensor) / copies) *
-                           AllReduced(copies, bytes);
-      if (tied && stage == 0) Of(Axis::kPipeline) += GroupsAlong(Axis::kPipeline) * AllReduced(2, bytes);
+      Of(Axis::kTensor) +=
+          GroupsOfStage(Axis::kTensor) * (Size(Axis::kTensor) / copies) * AllReduced(copies, bytes);
+      if (tied && stage == 0)
+        Of(Axis::kPipeline) += GroupsAlong(Axis::kPipeline) * AllReduced(2, bytes);
       for (const Axis axis : {Axis::kContext, Axis::kData})
         Of(axis) += GroupsOfStage(axis) * AllReduced(Size(axis), bytes);
     }
     const int64_t shards = Size(Axis::kShard);
     if (shards == 1) return;
     const int64_t scatters = layout_.zero == 1 ? 1 : passes_;
-    Of(Axis::kShard) += GroupsOfStage(Axis::kShard) *
-                        Exchanged(shards, shards * (pieces * scatters +
-                                                    (layout_.zero == 3 ? gathered : pieces)));
+    Of(Axis::kShard) +=
+        GroupsOfStage(Axis::kShard) *
+        Exchanged(shards, shards * (pieces * scatters + (layout_.zero == 3 ? gathered : pieces)));
   }
 
   // How often ZeRO 3 gathers each slot in a step: on every visit of a block that does not follow a
@@ -137,7 +138,8 @@ class Expectation {
     const std::vector<MaskIntervals> masks = model_.DocumentMasks(pack.doc_starts, length);
     std::vector<int64_t> targets(pack.tokens.size(), kIgnore);
     for (size_t t = 1; t < targets.size(); ++t) {
-      const bool starts = std::count(pack.doc_starts.begin(), pack.doc_starts.end(), static_cast<int32_t>(t)) > 0;
+      const bool starts =
+          std::count(pack.doc_starts.begin(), pack.doc_starts.end(), static_cast<int32_t>(t)) > 0;
       if (!starts) targets[t - 1] = pack.labels[t];
     }
     const ContextSplit split = SplitOf(masks, targets);
@@ -152,7 +154,8 @@ class Expectation {
       kinds.push_back({masks[k], model_.layer_kinds[k].layers});
     std::vector<int64_t> costs =
         TokenCosts(kinds, static_cast<int64_t>(targets.size()), model_.token_cost);
-    for (size_t t = 0; t < costs.size(); ++t) costs[t] += targets[t] == kIgnore ? 0 : model_.head_cost;
+    for (size_t t = 0; t < costs.size(); ++t)
+      costs[t] += targets[t] == kIgnore ? 0 : model_.head_cost;
     return SplitContext(costs, Size(Axis::kContext));
   }
 
@@ -193,7 +196,7 @@ class Expectation {
     const int64_t trips = Forwards() + 2;
     for (size_t k = 0; k < masks.size(); ++k) {
       const Model::LayerKind& kind = model_.layer_kinds[k];
-      const bool ring = layout_.context_method == "ring" && !kind.window.has_value();
+      const bool ring = layout_.context_method == ContextMethod::kRing && !kind.window.has_value();
       int64_t travelling = (ranks - 1) * length;
       if (!ring) {
         travelling = 0;
