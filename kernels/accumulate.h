@@ -9,4 +9,9 @@ namespace osler {
 // for any number of threads. Not differentiable.
 void Accumulate(at::Tensor& sum, const at::Tensor& value);
 
+// sum_EF += aᵀ b for a_TE, b_TF: a weight's gradient. A product narrower than the sum is made a
+// slice of E at a time, so that it stays in its core's cache. Same bits for the same threads. Not
+// differentiable.
+void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Tensor& b_TF);
+
 }  // namespace osler

@@ -1,6 +1,5 @@
 #include "kernels/linear_cross_entropy.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -23,14 +22,9 @@
 namespace osler {
 namespace {
 
-// Of a narrow product on its way into a wide accumulator: it stays in its core's cache.
-constexpr int64_t kProductBytes = int64_t{1} << 20;
-
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
-int64_t RowMultiple(const at::Tensor& hidden_TD) {
-  return hidden_TD.scalar_type() == at::kBFloat16 ? 64 : 1;
-}
+int64_t RowMultiple(const at::Tensor& x) { return x.scalar_type() == at::kBFloat16 ? 64 : 1; }
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -51,7 +45,7 @@ void CheckHead(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
   TORCH_CHECK(options.soft_cap >= 0, "the soft cap must not be negative");
 }
 
-// The rows that have a target, a chunk of about equal size at a time.
+// The rows that have a target, a chunk at a time.
 class TargetChunks {
  public:
   TargetChunks(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
@@ -67,13 +61,7 @@ class TargetChunks {
       TORCH_CHECK(largest < vocabulary, "target ", largest, " is outside the vocabulary of ",
                   vocabulary);
     }
-    const auto width = static_cast<int64_t>(hidden_TD.element_size());
-    const int64_t limit =
-        std::max<int64_t>(std::min(options.chunk_tokens,
-                                   options.chunk_bytes / std::max(vocabulary * width, int64_t{1})),
-                          1);
-    const int64_t chunks = std::max<int64_t>((count() + limit - 1) / limit, 1);
-    size_ = RoundUp((count() + chunks - 1) / chunks, multiple_);
+    size_ = ChunkRows(count(), weight_VD, options);
     logits_CV_ = at::empty({size_, vocabulary}, hidden_TD.options());
   }
 
@@ -112,30 +100,6 @@ class TargetChunks {
   at::Tensor logits_CV_;  // of one chunk, used again by the next
 };
 
-// sum_VD += gradᵀ hidden. A product narrower than the accumulator is made a slice of the vocabulary
-// at a time, each slice by one thread.
-void AddWeightGradient(const at::Tensor& grad_CV, const at::Tensor& hidden_CD, at::Tensor& sum_VD) {
-  if (sum_VD.scalar_type() == hidden_CD.scalar_type()) {
-    sum_VD.addmm_(grad_CV.t(), hidden_CD);
-    return;
-  }
-  const int64_t vocabulary = sum_VD.size(0), width = hidden_CD.size(1);
-  const int64_t row_bytes =
-      std::max(static_cast<int64_t>(hidden_CD.element_size()) * width, int64_t{1});
-  const int64_t step = std::max<int64_t>(kProductBytes / row_bytes, 1);
-  at::parallel_for(0, (vocabulary + step - 1) / step, 1, [&](int64_t first, int64_t last) {
-    const at::NoGradGuard no_grad;  // the guard of the calling thread does not reach here
-    const at::Tensor product = at::empty({std::min(step, vocabulary), width}, hidden_CD.options());
-    for (int64_t v = first * step; v < std::min(last * step, vocabulary); v += step) {
-      const int64_t count = std::min(step, vocabulary - v);
-      at::Tensor part = product.narrow(0, 0, count);
-      at::mm_out(part, grad_CV.narrow(1, v, count).t(), hidden_CD);
-      at::Tensor rows_VD = sum_VD.narrow(0, v, count);
-      Accumulate(rows_VD, part);
-    }
-  });
-}
-
 template <typename A>
 double SumLossOf(const SoftmaxTerms& terms, const at::Tensor& targets_T) {
   const auto* targets = targets_T.const_data_ptr<int64_t>();
@@ -152,6 +116,15 @@ double SumLossOf(const SoftmaxTerms& terms, const at::Tensor& targets_T) {
 }
 
 }  // namespace
+
+int64_t ChunkRows(int64_t rows, const at::Tensor& weight_VD,
+                  const LinearCrossEntropyOptions& options) {
+  const int64_t row_bytes = weight_VD.size(0) * static_cast<int64_t>(weight_VD.element_size());
+  const int64_t limit = std::max<int64_t>(
+      std::min(options.chunk_tokens, options.chunk_bytes / std::max(row_bytes, int64_t{1})), 1);
+  const int64_t chunks = std::max<int64_t>((rows + limit - 1) / limit, 1);
+  return RoundUp((rows + chunks - 1) / chunks, RowMultiple(weight_VD));
+}
 
 at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,
                           const at::Tensor& targets_T, int64_t chunk_tokens, double soft_cap) {
@@ -188,7 +161,7 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
     result.grad_hidden_TD.index_copy_(0, chunk.index_C,
                                       grad_CD.narrow(0, 0, chunk.index_C.size(0)));
     if (grad_weight_VD.defined()) {
-      AddWeightGradient(chunk.logits_CV, chunk.hidden_CD, grad_weight_VD);
+      AccumulateProduct(grad_weight_VD, chunk.logits_CV, chunk.hidden_CD);
     }
   });
   return result;
@@ -231,7 +204,7 @@ at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::
                           {.begin = slice.begin,
                            .soft_cap = options.soft_cap,
                            .gradient_scale = options.gradient_scale});
-  if (grad_weight_VD.defined()) AddWeightGradient(mine.logits_TV, hidden_TD, grad_weight_VD);
+  if (grad_weight_VD.defined()) AccumulateProduct(grad_weight_VD, mine.logits_TV, hidden_TD);
   return at::mm(mine.logits_TV, slice.weight_VD);
 }
 

@@ -26,6 +26,11 @@ struct LinearCrossEntropyOptions {
   double soft_cap = 0;
 };
 
+// How many of `rows` rows a chunk of logits with that weight has: within both limits, chunks of
+// about equal size; of bf16 a multiple of 64, which may be above them.
+int64_t ChunkRows(int64_t rows, const at::Tensor& weight_VD,
+                  const LinearCrossEntropyOptions& options);
+
 // Forward only: fp32 (fp64 for fp64 input) log-probability of targets_T under softmax(hidden_TD
 // weight_VDᵀ), [T]. Rows with a negative target give 0.
 at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_VD,

@@ -17,13 +17,24 @@ struct Llama3Ramp {
   int64_t original_positions = 8192;  // the context of pre-training
 };
 
+// Which frequencies YaRN (Peng et al. 2023) slows down: one that turns fast_turns times or more
+// within original_positions keeps its value, one of slow_turns or fewer is divided by
+// RopeOptions::factor, and those between blend, linearly in their index.
+struct YarnRamp {
+  double fast_turns = 32, slow_turns = 1;  // beta_fast and beta_slow
+  int64_t original_positions = 8192;       // the context of pre-training
+  bool truncate = true;                    // the ramp begins and ends at whole indices
+  double magnitude = 1;  // cosines and sines are multiplied by it: scores grow by its square
+};
+
 // Frequency i of a head of width D is theta^(-2i/D), then slowed down by `factor`: all alike
-// (linear scaling: as if positions were divided by it), or by a ramp over the frequencies. A
-// further ramp is another optional here and another function in rope.cc.
+// (linear scaling: as if positions were divided by it), or by a ramp over the frequencies, of which
+// at most one is given. A further ramp is another optional here and another function in rope.cc.
 struct RopeOptions {
   double theta = 10000;
   double factor = 1;
-  std::optional<Llama3Ramp> llama3 = std::nullopt;  // nullopt: linear
+  std::optional<Llama3Ramp> llama3 = std::nullopt;
+  std::optional<YarnRamp> yarn = std::nullopt;
 };
 
 // fp32 tables of shape [T, D] (both halves filled), computed in fp32 like the reference

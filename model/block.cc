@@ -1,31 +1,49 @@
 #include "model/block.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 namespace osler {
 
 SequenceInputs Model::PrepareInputs(const std::vector<int32_t>& tokens,
                                     const std::vector<int32_t>& doc_starts) const {
-  const auto length = static_cast<int64_t>(tokens.size());
+  const std::vector<int64_t> positions =
+      DocumentPositions(doc_starts, static_cast<int64_t>(tokens.size()));
+  SequenceInputs inputs = PrepareRows(tokens, positions);
+  inputs.masks = DocumentMasks(doc_starts, static_cast<int64_t>(tokens.size()));
+  return inputs;
+}
+
+SequenceInputs Model::PrepareRows(const std::vector<int32_t>& tokens,
+                                  const std::vector<int64_t>& positions) const {
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    TORCH_CHECK(tokens[t] >= 0 && tokens[t] < vocab_size, "token id ", tokens[t], " at position ",
+                t, " is outside the model's vocabulary of ", vocab_size);
+  }
   SequenceInputs inputs;
-  inputs.tokens_T = at::empty({length}, at::kLong);
-  inputs.positions_T = at::empty({length}, at::kLong);
-  auto* token = inputs.tokens_T.mutable_data_ptr<int64_t>();
-  auto* position = inputs.positions_T.mutable_data_ptr<int64_t>();
+  inputs.tokens_T = at::tensor(tokens, at::kLong);
+  inputs.positions_T = at::tensor(positions, at::kLong);
+  for (const LayerKind& kind : layer_kinds)
+    inputs.ropes.push_back(MakeRopeTables(inputs.positions_T, head_dim, kind.rope));
+  return inputs;
+}
+
+std::vector<MaskIntervals> Model::DocumentMasks(const std::vector<int32_t>& doc_starts,
+                                                int64_t length) const {
+  std::vector<MaskIntervals> masks;
+  for (const LayerKind& kind : layer_kinds)
+    masks.push_back(CausalDocumentIntervals(doc_starts, length, kind.window));
+  return masks;
+}
+
+std::vector<int64_t> DocumentPositions(const std::vector<int32_t>& doc_starts, int64_t length) {
+  std::vector<int64_t> positions;
   size_t next = 0;
   int64_t start = 0;
   for (int64_t t = 0; t < length; ++t) {
     if (next < doc_starts.size() && doc_starts[next] == t) start = doc_starts[next++];
-    token[t] = tokens[static_cast<size_t>(t)];
-    TORCH_CHECK(token[t] >= 0 && token[t] < vocab_size, "token id ", token[t], " at position ", t,
-                " is outside the model's vocabulary of ", vocab_size);
-    position[t] = t - start;
+    positions.push_back(t - start);
   }
-  for (const LayerKind& kind : layer_kinds) {
-    inputs.masks.push_back(CausalDocumentIntervals(doc_starts, length, kind.window));
-    inputs.ropes.push_back(MakeRopeTables(inputs.positions_T, head_dim, kind.rope));
-  }
-  return inputs;
+  return positions;
 }
 
 }  // namespace osler

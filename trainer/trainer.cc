@@ -24,22 +24,6 @@ double MillisecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
 }
 
-<<<<<<< HEAD
-=======
-// Sums over the ranks of `comm`.
-std::vector<int64_t> SumOverRanks(std::vector<int64_t> values, Communicator& comm) {
-  at::Tensor x = at::tensor(values, at::kLong);
-  comm.AllReduce(x, ReduceOp::kSum).Wait();
-  return {x.data_ptr<int64_t>(), x.data_ptr<int64_t>() + x.numel()};
-}
-
-double SumLoss(double value, Communicator& comm) {
-  at::Tensor x = at::full({1}, value, at::kDouble);
-  comm.AllReduce(x, ReduceOp::kSum).Wait();
-  return x.item<double>();
-}
-
->>>>>>> 45cdd40
 }  // namespace
 
 absl::StatusOr<std::vector<Pack>> Trainer::State::NextPacks(int64_t end) {

@@ -1,5 +1,8 @@
 #include "model/decoder/config_keys.h"
 
+#include <algorithm>
+#include <cmath>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +30,58 @@ void ReadHeads(ConfigReader& text, const SizeDefaults& defaults, DecoderConfig& 
                                        text.Has("head_dim") ? "" : " (hidden_size over heads)",
                                        ", but must be a multiple of 8 up to 256"));
   }
+}
+
+double Needed(ConfigReader& rope, const std::string& type, const char* key) {
+  if (!rope.Has(key)) rope.Fail(key, absl::StrCat("is missing, but rope_type ", type, " needs it"));
+  return rope.Positive(key, 1);
+}
+
+double NotNegative(ConfigReader& rope, const char* key) {
+  const double number = rope.Number(key, 0);
+  if (number < 0) rope.Fail(key, "must not be negative");
+  return std::max(number, 0.0);
+}
+
+int64_t ReadOriginalPositions(ConfigReader& rope, const ContextLengths& lengths) {
+  const int64_t own =
+      rope.Int("original_max_position_embeddings", lengths.max_positions, 1, kMaxPositions);
+  return lengths.original_positions > 0 ? lengths.original_positions : own;
+}
+
+Llama3Ramp ReadLlama3(ConfigReader& rope, const ContextLengths& lengths) {
+  const Llama3Ramp ramp{.low_factor = Needed(rope, "llama3", "low_freq_factor"),
+                        .high_factor = Needed(rope, "llama3", "high_freq_factor"),
+                        .original_positions = ReadOriginalPositions(rope, lengths)};
+  if (ramp.high_factor <= ramp.low_factor)
+    rope.Fail("high_freq_factor", "must be above low_freq_factor");
+  return ramp;
+}
+
+// What YaRN multiplies cosines and sines by unless the file says a number.
+double YarnMagnitude(double factor, double scale, double scale_all) {
+  const auto growth = [factor](double by) {
+    return factor <= 1 ? 1.0 : 0.1 * by * std::log(factor) + 1;
+  };
+  return scale != 0 && scale_all != 0 ? growth(scale) / growth(scale_all) : growth(1);
+}
+
+// Sets options.factor too.
+YarnRamp ReadYarn(ConfigReader& rope, const ContextLengths& lengths, RopeOptions& options) {
+  YarnRamp ramp{.fast_turns = rope.Positive("beta_fast", 32),
+                .slow_turns = rope.Positive("beta_slow", 1),
+                .original_positions = ReadOriginalPositions(rope, lengths),
+                .truncate = rope.Bool("truncate", true)};
+  // null: the ratio of the contexts.
+  options.factor = rope.IsNull("factor") ? static_cast<double>(lengths.max_positions) /
+                                               static_cast<double>(ramp.original_positions)
+                                         : Needed(rope, "yarn", "factor");
+  ramp.magnitude =
+      rope.Positive("attention_factor", YarnMagnitude(options.factor, NotNegative(rope, "mscale"),
+                                                      NotNegative(rope, "mscale_all_dim")));
+  if (ramp.fast_turns < ramp.slow_turns) rope.Fail("beta_fast", "must not be below beta_slow");
+  if (options.theta <= 1) rope.Fail("rope_theta", "must be above 1 for rope_type yarn");
+  return ramp;
 }
 
 }  // namespace
@@ -78,29 +133,22 @@ std::vector<size_t> ReadLayerTypes(ConfigReader& text, std::vector<size_t> by_de
   return by_default;
 }
 
-void ReadRope(ConfigReader& rope, int64_t max_positions, RopeOptions& options) {
+void ReadRope(ConfigReader& rope, const ContextLengths& lengths, RopeOptions& options) {
   options.theta = rope.Positive("rope_theta", options.theta);
   if (rope.Number("partial_rotary_factor", 1) != 1)
     rope.Fail("partial_rotary_factor", "is not 1, which is not supported");
   const std::string type = rope.String("rope_type", rope.String("type", "default"));
-  const auto needed = [&](const char* key) {
-    if (!rope.Has(key))
-      rope.Fail(key, absl::StrCat("is missing, but rope_type ", type, " needs it"));
-    return rope.Positive(key, 1);
-  };
+  if (type != "default") options = {.theta = options.theta};
   if (type == "linear") {
-    options.factor = needed("factor");
+    options.factor = Needed(rope, type, "factor");
   } else if (type == "llama3") {
-    options.factor = needed("factor");
-    Llama3Ramp ramp{.low_factor = needed("low_freq_factor"),
-                    .high_factor = needed("high_freq_factor")};
-    ramp.original_positions =
-        rope.Int("original_max_position_embeddings", max_positions, 1, kMaxPositions);
-    if (ramp.high_factor <= ramp.low_factor)
-      rope.Fail("high_freq_factor", "must be above low_freq_factor");
-    options.llama3 = ramp;
+    options.factor = Needed(rope, type, "factor");
+    options.llama3 = ReadLlama3(rope, lengths);
+  } else if (type == "yarn") {
+    options.yarn = ReadYarn(rope, lengths, options);
   } else if (type != "default") {
-    rope.Fail("rope_type", absl::StrCat("is \"", type, "\"; supported: default, linear, llama3"));
+    rope.Fail("rope_type",
+              absl::StrCat("is \"", type, "\"; supported: default, linear, llama3, yarn"));
   }
 }
 
@@ -112,8 +160,13 @@ RopeOptions ReadSharedRope(ConfigReader& text, int64_t max_positions) {
     if (parameters.Has(kind))
       parameters.Fail(kind, "is set, but this family's layers share one RoPE");
   }
-  // A file with both means the older, as in transformers.
-  ReadRope(scaling.Keys().empty() ? parameters : scaling, max_positions, options);
+  // A file with both means the older; the context beside the object goes before the one inside.
+  // Both as in transformers.
+  ReadRope(
+      scaling.Keys().empty() ? parameters : scaling,
+      {.max_positions = max_positions,
+       .original_positions = text.Int("original_max_position_embeddings", 0, 1, kMaxPositions)},
+      options);
   text.Merge(scaling);
   text.Merge(parameters);
   return options;

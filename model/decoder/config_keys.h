@@ -39,9 +39,15 @@ void RefuseOthers(ConfigReader& text, const char* key, const char* activation);
 // `by_default` is each layer's kind when layer_types does not say it.
 std::vector<size_t> ReadLayerTypes(ConfigReader& text, std::vector<size_t> by_default);
 
-// One object {rope_theta, rope_type or type, factor, …}: default, linear or llama3. Values given
-// are kept where a key is absent; a ramp's own context defaults to `max_positions`.
-void ReadRope(ConfigReader& rope, int64_t max_positions, RopeOptions& options);
+// The context lengths that a RoPE object may leave to the keys around it.
+struct ContextLengths {
+  int64_t max_positions = 0;
+  int64_t original_positions = 0;  // 0: the object's own counts, or else max_positions
+};
+
+// One object {rope_theta, rope_type or type, factor, …}: default, linear, llama3 or yarn. Values
+// given are kept where a key is absent.
+void ReadRope(ConfigReader& rope, const ContextLengths& lengths, RopeOptions& options);
 
 // The RoPE of a family whose layers share one, in both spellings: rope_theta beside rope_scaling,
 // or rope_parameters.

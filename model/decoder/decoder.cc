@@ -1,8 +1,16 @@
 #include "model/decoder/decoder.h"
 
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/ge.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/logical_and.h>
+#include <ATen/ops/lt.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/nonzero.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/sub.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <memory>
@@ -13,12 +21,30 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/rms_norm.h"
 #include "model/decoder/decoder_layer.h"
+#include "parallel/tensor.h"
 
 namespace osler {
 namespace {
 
 constexpr char kEmbedding[] = "model.embed_tokens.weight", kFinalNorm[] = "model.norm.weight",
                kHead[] = "lm_head.weight";
+
+// The tokens' rows of the embedding. With a tensor axis weight_VD is a rank's slice of the rows, in
+// rank order: each token's row is one rank's, zero on the others.
+at::Tensor LookUp(const at::Tensor& weight_VD, const at::Tensor& tokens_T, Communicator* tensor) {
+  const auto rows_of = [&weight_VD](const at::Tensor& ids) {
+    return at::embedding(weight_VD, ids, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false,
+                         /*sparse=*/true);
+  };
+  if (tensor == nullptr || tensor->size() == 1) return rows_of(tokens_T);
+  const at::Tensor ids_T = at::sub(tokens_T, tensor->rank() * weight_VD.size(0));
+  const at::Tensor own_N =
+      at::nonzero(at::logical_and(at::ge(ids_T, 0), at::lt(ids_T, weight_VD.size(0)))).squeeze(1);
+  const at::Tensor rows_ND = rows_of(at::index_select(ids_T, 0, own_N));
+  const at::Tensor zeros_TD =
+      at::zeros({tokens_T.size(0), weight_VD.size(1)}, weight_VD.options().requires_grad(false));
+  return ScatterSum(tensor, at::index_copy(zeros_TD, 0, own_N, rows_ND));
+}
 
 // slots: embed_tokens [V, D].
 class EmbeddingBlock final : public Block {
@@ -31,8 +57,7 @@ class EmbeddingBlock final : public Block {
   Activations Forward(const Activations&, const SlotView& parameters,
                       const SequenceInputs& inputs) const override {
     const at::Tensor& weight_VD = parameters[0];
-    const at::Tensor rows_TD = at::embedding(weight_VD, inputs.tokens_T, /*padding_idx=*/-1,
-                                             /*scale_grad_by_freq=*/false, /*sparse=*/true);
+    const at::Tensor rows_TD = LookUp(weight_VD, inputs.tokens_T, inputs.tensor);
     if (!scaled_) return {rows_TD};
     // The released weights were trained with a scale rounded to their dtype.
     const double scale = at::scalar_tensor(std::sqrt(static_cast<float>(hidden_size_)), at::kFloat)
@@ -111,6 +136,7 @@ Model Build(const DecoderConfig& c, ParameterStore& store) {
   model.max_positions = c.max_positions;
   model.head_dim = c.head_dim;
   model.layer_kinds = c.kinds;
+  for (const size_t kind : c.kind_of_layer) ++model.layer_kinds[kind].layers;
   const int64_t embedding = store.Declare(kEmbedding, {c.vocab_size, c.hidden_size});
   model.blocks.push_back(std::make_unique<EmbeddingBlock>(embedding, c));
   for (int64_t i = 0; i < c.layers; ++i)
@@ -118,6 +144,9 @@ Model Build(const DecoderConfig& c, ParameterStore& store) {
   const int64_t norm = store.Declare(kFinalNorm, {c.hidden_size});
   model.blocks.push_back(std::make_unique<FinalNormBlock>(norm, c));
   model.head_slot = c.tied_head ? embedding : store.Declare(kHead, {c.vocab_size, c.hidden_size});
+  const int64_t pair = 2 * c.heads * c.head_dim, head = c.vocab_size * c.hidden_size;
+  model.head_cost = head / pair;
+  model.token_cost = (store.parameter_count() - (c.tied_head ? 1 : 2) * head) / pair;
   return model;
 }
 

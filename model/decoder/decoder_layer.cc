@@ -5,12 +5,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/gated_activation.h"
+#include "kernels/gated_mlp.h"
 #include "kernels/interval_attention.h"
 #include "kernels/linear.h"
 #include "kernels/norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "parallel/context_attention.h"
+#include "parallel/tensor.h"
 
 namespace osler {
 
@@ -48,7 +50,7 @@ Activations DecoderLayer::Forward(const Activations& input, const SlotView& para
   const at::Tensor attended = Attention(Norm(input.x_TD, p, LayerRole::kInputNorm), p, inputs);
   const AddRmsNormOutput middle = AddThenNorm(
       input.x_TD, attended, p, LayerRole::kPostAttentionNorm, LayerRole::kPreFeedForwardNorm);
-  const at::Tensor fed = FeedForward(middle.normed, p);
+  const at::Tensor fed = FeedForward(middle.normed, p, inputs);
   const at::Tensor norm = p[LayerRole::kPostFeedForwardNorm];
   return {norm.defined() ? RmsNormAdd(middle.sum, fed, norm, norm_eps_, norm_style_)
                          : at::add(middle.sum, fed)};
@@ -90,18 +92,27 @@ DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parame
 
 at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
                                    const SequenceInputs& inputs) const {
-  const Heads heads = MakeHeads(x_TD, p, inputs.ropes[kind_]);
-  const KeysValues seen =
-      inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
-  const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
-                                               inputs.masks[kind_], {.scale = score_scale_});
-  return Linear(out_THD.reshape({x_TD.size(0), -1}), p[LayerRole::kOutput], {});
+  const at::Tensor all_TD = GatherTokens(inputs.tensor, x_TD);
+  const at::Tensor out_THD = Attend(MakeHeads(all_TD, p, inputs.ropes[kind_]), inputs);
+  return ScatterSum(inputs.tensor,
+                    Linear(out_THD.reshape({all_TD.size(0), -1}), p[LayerRole::kOutput], {}));
 }
 
-at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p) const {
-  const at::Tensor gate = Linear(x_TD, p[LayerRole::kGate], {});
-  const at::Tensor up = Linear(x_TD, p[LayerRole::kUp], {});
-  return Linear(GatedActivation(gate, up, activation_), p[LayerRole::kDown], {});
+at::Tensor DecoderLayer::Attend(const Heads& heads, const SequenceInputs& inputs) const {
+  const AttentionOptions options = {.scale = score_scale_};
+  if (inputs.context != nullptr) {
+    return inputs.context->Attend(kind_, heads.q_THD, heads.keys.k_SHD, heads.keys.v_SHD, options);
+  }
+  const KeysValues seen =
+      inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
+  return IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD, inputs.masks[kind_], options);
+}
+
+at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p,
+                                     const SequenceInputs& inputs) const {
+  return ScatterSum(inputs.tensor, GatedMlp(GatherTokens(inputs.tensor, x_TD), p[LayerRole::kGate],
+                                            p[LayerRole::kUp], p[LayerRole::kDown], activation_,
+                                            inputs.mlp_chunk_tokens));
 }
 
 }  // namespace osler

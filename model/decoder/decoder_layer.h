@@ -1,4 +1,7 @@
 // One layer of a decoder: attention and a gated MLP, each between its norms and added to its input.
+//
+// With a tensor axis the weights given are this rank's slices, and a head is computed where its
+// weights are: the numbers of heads follow from the slices. Norms and sums are of this rank's rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -43,7 +46,10 @@ class DecoderLayer final : public Block {
   Heads MakeHeads(const at::Tensor& x_TD, const Parameters& p, const RopeTables& tables) const;
   at::Tensor Attention(const at::Tensor& x_TD, const Parameters& p,
                        const SequenceInputs& inputs) const;
-  at::Tensor FeedForward(const at::Tensor& x_TD, const Parameters& p) const;
+  // Over the keys of this pass, of the cache, or of all context ranks.
+  at::Tensor Attend(const Heads& heads, const SequenceInputs& inputs) const;
+  at::Tensor FeedForward(const at::Tensor& x_TD, const Parameters& p,
+                         const SequenceInputs& inputs) const;
 
   std::vector<int64_t> slots_;
   std::map<LayerRole, size_t> places_;  // in a SlotView

@@ -64,9 +64,10 @@ void ReadRopes(ConfigReader& text, DecoderConfig& config) {
   }
   ConfigReader global = both.Object(kGlobalLayers), local = both.Object(kLocalLayers),
                scaling = text.Object("rope_scaling");
-  ReadRope(global, config.max_positions, global_rope);
-  ReadRope(local, config.max_positions, local_rope);
-  ReadRope(scaling, config.max_positions, global_rope);
+  const ContextLengths lengths{.max_positions = config.max_positions};
+  ReadRope(global, lengths, global_rope);
+  ReadRope(local, lengths, local_rope);
+  ReadRope(scaling, lengths, global_rope);
   for (const ConfigReader* reader : {&both, &global, &local, &scaling}) text.Merge(*reader);
 }
 

@@ -4,7 +4,9 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/sin.h>
+#include <ATen/ops/sub.h>
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -35,6 +37,20 @@ TEST(Accumulate, TakesTransposedValuesAndScalars) {
   at::Tensor one = at::full({}, 1.0, at::kFloat);
   Accumulate(one, at::full({}, 0.5, at::kBFloat16));
   EXPECT_EQ(one.item<float>(), 1.5F);
+}
+
+TEST(AccumulateProduct, IsTheSumOfTheWideProduct) {
+  for (const auto dtype : {at::kBFloat16, at::kFloat, at::kDouble}) {
+    const auto wide = dtype == at::kBFloat16 ? at::kFloat : dtype;
+    at::Tensor sum = Values(700 * 900, 0.1, wide).view({700, 900});  // more than one slice of E
+    const at::Tensor a = Values(5 * 700, 0.3, dtype).view({5, 700}),
+                     b = Values(5 * 900, 0.7, dtype).view({5, 900});
+    const at::Tensor exact =
+        at::add(sum.to(at::kDouble), at::mm(a.to(at::kDouble).t(), b.to(at::kDouble)));
+    AccumulateProduct(sum, a, b);
+    const double tolerance = dtype == at::kBFloat16 ? 2e-2 : dtype == at::kFloat ? 1e-5 : 1e-13;
+    EXPECT_LT(at::sub(sum.to(at::kDouble), exact).abs().max().item<double>(), tolerance);
+  }
 }
 
 TEST(Accumulate, KeepsInfinitiesAndRefusesOtherShapes) {

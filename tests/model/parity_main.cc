@@ -44,6 +44,10 @@ json Described(const RopeOptions& rope) {
     out["llama3"] = {rope.llama3->low_factor, rope.llama3->high_factor,
                      rope.llama3->original_positions};
   }
+  if (const auto& yarn = rope.yarn) {
+    out["yarn"] = {yarn->fast_turns, yarn->slow_turns, yarn->original_positions, yarn->truncate,
+                   yarn->magnitude};
+  }
   return out;
 }
 

@@ -203,7 +203,7 @@ TEST(Registry, RefusesWhatItCannotCompute) {
       {"rope_theta", 0},
       {"rope_theta", "1e6"},
       {"rope_local_base_freq", -1},
-      {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}},
+      {"rope_scaling", {{"rope_type", "longrope"}, {"factor", 4}}},
       {"rope_scaling", {{"rope_type", "linear"}}},
       {"rope_scaling", {{"rope_type", "linear"}, {"factor", 0}}},
       {"rope_scaling", "linear"},
@@ -235,6 +235,9 @@ TEST(Registry, FamiliesRefuseWhatTheyCannotCompute) {
     changed.erase(key);
     return changed;
   };
+  const auto yarn = [](const char* key, const json& value) {
+    return json{{"rope_type", "yarn"}, {"factor", 4}, {key, value}};
+  };
   json flat = ramp, negative = ramp;
   flat["high_freq_factor"] = 1;
   negative["original_max_position_embeddings"] = -1;
@@ -248,8 +251,17 @@ TEST(Registry, FamiliesRefuseWhatTheyCannotCompute) {
       {"num_key_value_heads", 3, "llama qwen2 qwen3"},
       {"head_dim", 12, "llama qwen2 qwen3"},
       {"hidden_size", 33, "llama"},
-      {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}, "llama qwen2 qwen3"},
       {"rope_scaling", {{"type", "dynamic"}, {"factor", 4}}, "llama qwen2 qwen3"},
+      {"rope_scaling", {{"type", "longrope"}, {"factor", 4}}, "llama qwen2 qwen3"},
+      {"rope_scaling", {{"type", "yran"}, {"factor", 4}}, "llama qwen2 qwen3"},
+      {"rope_scaling", {{"type", "yarn"}}, "llama qwen2 qwen3"},
+      {"rope_scaling", yarn("beta_fast", 0.5), "llama qwen3"},
+      {"rope_scaling", yarn("beta_slow", 0), "llama"},
+      {"rope_scaling", yarn("mscale", -1), "llama"},
+      {"rope_scaling", yarn("attention_factor", 0), "llama"},
+      {"rope_scaling", yarn("truncate", 1), "llama"},
+      {"rope_parameters", yarn("rope_theta", 1), "llama"},
+      {"original_max_position_embeddings", 0, "llama"},
       {"rope_scaling", {{"rope_type", "linear"}}, "llama qwen2 qwen3"},
       {"rope_scaling", without("factor"), "llama"},
       {"rope_scaling", without("low_freq_factor"), "llama"},
@@ -274,6 +286,26 @@ TEST(Registry, FamiliesRefuseWhatTheyCannotCompute) {
           << family << " " << key << " " << value;
     }
   }
+}
+
+TEST(Registry, RopeTypesThatAreNotSupportedAreToldWhichAre) {
+  for (const char* type : {"dynamic", "longrope", "YARN"}) {
+    json config = FamilyConfig("llama");
+    config["rope_scaling"] = {{"rope_type", type}, {"factor", 4}};
+    EXPECT_THAT(
+        Parse(config),
+        Fails(ExitCode::kConfig, HasSubstr(std::string("\"rope_scaling.rope_type\" is \"") + type +
+                                           "\"; supported: default, linear, llama3, yarn")));
+  }
+}
+
+TEST(Registry, TheSizesThatALayoutDivides) {
+  ASSERT_OK_AND_ASSIGN(const ModelSpec spec, Parse(FamilyConfig("qwen3")));
+  EXPECT_EQ(spec.vocab_size, 32);
+  EXPECT_EQ(spec.intermediate_size, 20);
+  EXPECT_EQ(spec.layers, 3);
+  EXPECT_EQ(spec.heads, 4);
+  EXPECT_EQ(spec.key_value_heads, 2);
 }
 
 TEST(Registry, HeadWidthLeftOutIsNamedWithItsReason) {

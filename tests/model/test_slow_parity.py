@@ -26,6 +26,8 @@ LINEAR8 = {"rope_type": "linear", "factor": 8.0}
 # A ramp that short heads reach with frequencies of all three kinds: kept, blended, divided.
 RAMP = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64}
+# The same for YaRN; most documents are longer than the context it calls original.
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 1.5, "beta_slow": 0.25}
 torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 LENGTHS = [23, 1, 40, 17, 40]  # windows are shorter than some of them
@@ -92,6 +94,18 @@ CONFIGS = {
     "llama_one_key_of_8": LLAMA | dict(old=True, num_attention_heads=8, num_key_value_heads=1, head_dim=80,
                                        rope_scaling={"rope_type": "linear", "factor": 3.0},
                                        tie_word_embeddings=True),
+    "llama_yarn": LLAMA | dict(head_dim=64, rope_parameters={"rope_theta": 5e5, **YARN}),
+    "llama_yarn_scales": LLAMA | dict(head_dim=32, rope_parameters={
+        "rope_theta": 1e4, **YARN, "mscale": 0.707, "mscale_all_dim": 1.5, "truncate": False}),
+    "qwen2_yarn_old": QWEN2 | dict(old=True, hidden_size=256, num_key_value_heads=1, rope_theta=1e6,
+                                   tie_word_embeddings=True, rope_scaling={
+                                       "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}),
+    "qwen3_yarn_factors": QWEN3 | dict(head_dim=64, original_max_position_embeddings=32, rope_parameters={
+        "rope_theta": 1e6, "rope_type": "yarn", "factor": None, "original_max_position_embeddings": 512,
+        "attention_factor": 1.75}),
+    "gemma3_yarn": GEMMA | dict(head_dim=64, rope_parameters={
+        "full_attention": {"rope_theta": 1e6, **YARN},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}),
     "qwen2_tied": QWEN2 | dict(hidden_size=128, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
                                rope_parameters={"rope_theta": 1e6, "rope_type": "default"}),
     "qwen2_untied_windows": QWEN2 | dict(old=True, hidden_size=56, num_attention_heads=7, num_key_value_heads=1,
@@ -297,7 +311,12 @@ def describe(path: pathlib.Path, config: dict) -> dict:
     return json.loads(done.stdout)
 
 
-def rope_of(parameters: dict) -> dict:
+def rope_of(parameters: dict, config) -> dict:
+    if parameters["rope_type"] == "yarn":
+        magnitude = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["yarn"](config)[1]
+        return {"theta": parameters["rope_theta"], "factor": parameters["factor"], "yarn": [
+            parameters.get("beta_fast", 32.0), parameters.get("beta_slow", 1.0),
+            parameters["original_max_position_embeddings"], parameters.get("truncate", True), magnitude]}
     ramp = [parameters[key] for key in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
             if key in parameters]
     return {"theta": parameters["rope_theta"], "factor": parameters.get("factor", 1.0)} | (
@@ -321,6 +340,9 @@ HUB = {
         {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
          "num_key_value_heads": 2, "rope_theta": 1e6, "use_sliding_window": False, "sliding_window": 32768,
          "max_window_layers": 21, "tie_word_embeddings": True},
+        {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+         "num_key_value_heads": 4, "rope_theta": 1e6, "vocab_size": 152064,
+         "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}},
         {"num_key_value_heads": None, "num_hidden_layers": 30, "use_sliding_window": True}],
     "qwen3": [
         {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_key_value_heads": 8,
@@ -340,11 +362,11 @@ def test_defaults_are_those_of_transformers(model_type, keys, tmp_path):
     assert got["max_positions"] == config.max_position_embeddings
     if model_type == "gemma3_text":
         ropes = config.rope_parameters
-        want = [{"window": None, "rope": rope_of(ropes["full_attention"])},
-                {"window": config.sliding_window, "rope": rope_of(ropes["sliding_attention"])}]
+        want = [{"window": None, "rope": rope_of(ropes["full_attention"], config)},
+                {"window": config.sliding_window, "rope": rope_of(ropes["sliding_attention"], config)}]
     else:
         windows = [None] + [getattr(config, "sliding_window", None)] * bool(keys.get("use_sliding_window"))
-        want = [{"window": window, "rope": rope_of(config.rope_parameters)} for window in windows]
+        want = [{"window": window, "rope": rope_of(config.rope_parameters, config)} for window in windows]
     assert got["kinds"] == want
     check_placements(got, config)
 
@@ -376,7 +398,8 @@ def test_a_multimodal_file_gives_the_text_shape(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gqa_linear_rope", "llama_untied_ramp", "llama_tied_old_ramp", "llama_one_key_of_8",
-                                  "qwen2_tied", "qwen3_old_spelling"])
+                                  "qwen2_tied", "qwen3_old_spelling", "llama_yarn", "llama_yarn_scales",
+                                  "qwen2_yarn_old", "qwen3_yarn_factors", "gemma3_yarn"])
 def test_rope_tables_are_equal_to_the_bit(name, tmp_path):
     model, config = make_model(name)
     positions = [0, 1, 2, 63, 64, 511, 8191, 32768, 131071, 1_000_003]

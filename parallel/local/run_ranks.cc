@@ -1,4 +1,4 @@
-#include "tests/testing/run_ranks.h"
+#include "parallel/local/run_ranks.h"
 
 #include <memory>
 #include <thread>
@@ -7,7 +7,7 @@
 #include "base/torch_status.h"
 #include "parallel/local/local_communicator.h"
 
-namespace osler::testing {
+namespace osler {
 
 std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body,
                                    const CommunicatorOptions& options) {
@@ -24,4 +24,4 @@ std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communi
   return results;
 }
 
-}  // namespace osler::testing
+}  // namespace osler
