@@ -12,6 +12,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/torch_status.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
@@ -42,6 +43,7 @@ absl::Status CheckState(int64_t step, const CheckpointState& state) {
     const std::string file = entry.file + kTensorFileSuffix;
     if (!IsPlainFileName(file) || state.texts.contains(file))
       return bug("bad file " + Printable(file));
+    if (entry.parts.has_value()) continue;
     if (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous() ||
         DtypeName(tensor.scalar_type()).empty()) {
       return bug(Printable(entry.name) +
@@ -58,7 +60,10 @@ absl::Status CheckState(int64_t step, const CheckpointState& state) {
 // Refuses before a byte is written what cannot fit: the write would fail after filling the disk.
 absl::Status CheckSpace(Fs& fs, const std::string& directory, const CheckpointState& state) {
   int64_t need = 0;
-  for (const StateEntry& entry : state.tensors) need += static_cast<int64_t>(entry.tensor.nbytes());
+  for (const StateEntry& entry : state.tensors) {
+    const TensorToWrite one = InFile(entry);
+    need += TensorBytes(one.dtype, one.shape).value_or(0);
+  }
   for (const auto& [name, text] : state.texts) need += static_cast<int64_t>(text.size());
   const auto free = fs.FreeBytes(directory);
   if (!free.ok() || *free >= need)
@@ -85,14 +90,21 @@ absl::StatusOr<ManifestFile> WriteTensors(Fs& fs, const std::string& directory,
                                           const std::vector<const StateEntry*>& entries,
                                           const std::function<void()>& after_first_part) {
   std::vector<TensorToWrite> tensors;
-  for (const StateEntry* entry : entries) tensors.push_back(ToWrite(entry->name, entry->tensor));
+  for (const StateEntry* entry : entries) tensors.push_back(InFile(*entry));
+  at::Tensor made;  // the one that is being written
+  const auto bytes_of = [&](size_t i) -> absl::StatusOr<std::string_view> {
+    if (!entries[i]->parts.has_value()) return tensors[i].bytes;
+    made.reset();
+    OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+      made = entries[i]->parts->whole();
+      return absl::OkStatus();
+    }));
+    return ToWrite(entries[i]->name, made).bytes;
+  };
   const std::string name = file + kTensorFileSuffix;
-  OSLER_ASSIGN_OR_RETURN(
-      const WrittenFile written,
-      WriteSafetensors(
-          fs, JoinPath(directory, name), tensors, {{"format", "pt"}},
-          [&](size_t i) -> absl::StatusOr<std::string_view> { return tensors[i].bytes; },
-          after_first_part));
+  OSLER_ASSIGN_OR_RETURN(const WrittenFile written,
+                         WriteSafetensors(fs, JoinPath(directory, name), tensors,
+                                          {{"format", "pt"}}, bytes_of, after_first_part));
   return ManifestFile{name, written.size, written.crc32c, static_cast<int64_t>(tensors.size())};
 }
 

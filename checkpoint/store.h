@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -23,10 +24,22 @@
 
 namespace osler {
 
+// A tensor that no rank need have whole.
+struct TensorParts {
+  at::ScalarType dtype = at::kFloat;
+  std::vector<int64_t> shape;
+  // Save: makes it, contiguous, on the CPU, when it is due to be written. It lives until the next
+  // one is made. May throw c10::Error.
+  std::function<at::Tensor()> whole;
+  // Load: copies this rank's part out of a read-only view of the file. May throw c10::Error.
+  std::function<void(const at::Tensor& whole)> take;
+};
+
 struct StateEntry {
   std::string file;  // which safetensors file of the checkpoint: "weights" or "optimizer"
   std::string name;
-  at::Tensor tensor;  // contiguous, CPU. Load copies into it.
+  at::Tensor tensor;                                // contiguous, CPU. Load copies into it.
+  std::optional<TensorParts> parts = std::nullopt;  // in place of `tensor`
 };
 
 struct CheckpointState {
@@ -56,8 +69,9 @@ class CheckpointStore {
   // Visits the failpoints staging, shard_write, manifest, rename, latest, best (when it moves),
   // retention, in this order, once each. Errors are of class checkpoint (disk full: code
   // kResourceExhausted); the temporary directory is removed and older checkpoints stay. A step that
-  // exists already is replaced. Tensors are written from where they lie, without a copy. Retention
-  // that fails is a warning: the checkpoint itself is durable by then.
+  // exists already is replaced. Tensors are written from where they lie, without a copy, those in
+  // parts as each is made. Retention that fails is a warning: the checkpoint itself is durable by
+  // then.
   absl::Status Save(int64_t step, const CheckpointState& state,
                     std::optional<int64_t> best = std::nullopt);
   // Makes `latest` name `step`, the newest good one: a crash may have come between a checkpoint and

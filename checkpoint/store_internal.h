@@ -2,15 +2,25 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "base/errors.h"
+#include "checkpoint/dtype.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/store.h"
 
 namespace osler {
 
 inline constexpr char kLatestName[] = "latest", kBestName[] = "best";
 inline constexpr char kTensorFileSuffix[] = ".safetensors";
+
+// An entry as the file has it.
+inline TensorToWrite InFile(const StateEntry& entry) {
+  if (!entry.parts.has_value()) return ToWrite(entry.name, entry.tensor);
+  return {entry.name, DtypeName(entry.parts->dtype), entry.parts->shape, {}};
+}
 
 // The checkpoint class with the code kept: callers tell a full disk (kResourceExhausted) from other
 // failures.

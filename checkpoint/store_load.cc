@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/torch_status.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/file_kind.h"
 #include "checkpoint/manifest.h"
@@ -102,31 +103,43 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 
 // Where each wanted tensor is to come from.
 struct Copy {
-  void* to;
-  std::string_view from;
+  const StateEntry* to;
+  const SafetensorsFile* from;
 };
 
-absl::Status MatchEntry(const StateEntry& entry, const SafetensorsFile& file,
-                        std::vector<Copy>& copies) {
+absl::Status MatchEntry(const StateEntry& entry, const SafetensorsFile& file) {
   const at::Tensor& tensor = entry.tensor;
   const std::string where = fmt::format("{}: tensor {}", file.path(), Printable(entry.name));
-  if (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous()) {
+  if (!entry.parts.has_value() &&
+      (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous())) {
     return MakeError(ExitCode::kBug,
                      where + " is loaded into something that is not a contiguous CPU tensor");
   }
   const auto it = file.tensors().find(entry.name);
   if (it == file.tensors().end())
     return CheckpointError(where + ", which this run needs, is not in the checkpoint");
-  const std::string dtype = DtypeName(tensor.scalar_type());
-  const std::vector<int64_t> shape = tensor.sizes().vec();
-  if (it->second.dtype != dtype || it->second.shape != shape) {
-    return CheckpointError(
-        fmt::format("{} is {} {}, this run needs {} {}: another model or precision?", where,
-                    it->second.dtype, ShapeText(it->second.shape), dtype, ShapeText(shape)));
+  const TensorToWrite wanted = InFile(entry);
+  if (it->second.dtype == wanted.dtype && it->second.shape == wanted.shape) {
+    return absl::OkStatus();
   }
-  OSLER_ASSIGN_OR_RETURN(const std::string_view bytes, file.Bytes(entry.name));
-  copies.push_back({tensor.mutable_data_ptr(), bytes});
-  return absl::OkStatus();
+  return CheckpointError(fmt::format(
+      "{} is {} {}, this run needs {} {}: another model or precision?", where, it->second.dtype,
+      ShapeText(it->second.shape), wanted.dtype, ShapeText(wanted.shape)));
+}
+
+absl::Status CopyEntry(const StateEntry& entry, const SafetensorsFile& file) {
+  if (!entry.parts.has_value()) {
+    OSLER_ASSIGN_OR_RETURN(const std::string_view bytes, file.Bytes(entry.name));
+    if (!bytes.empty()) {
+      std::memcpy(entry.tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+    }
+    return absl::OkStatus();
+  }
+  OSLER_ASSIGN_OR_RETURN(const at::Tensor whole, file.Tensor(entry.name));
+  return CatchTorch([&] {
+    entry.parts->take(whole);
+    return absl::OkStatus();
+  });
 }
 
 // Every entry of this file is there as wanted, and the file has no other tensor.
@@ -139,7 +152,8 @@ absl::Status MatchFile(const CheckpointState& state, const std::string& name,
       return MakeError(ExitCode::kBug,
                        "checkpoint state: " + Printable(entry.name) + " twice in " + name);
     }
-    OSLER_RETURN_IF_ERROR(MatchEntry(entry, file, copies));
+    OSLER_RETURN_IF_ERROR(MatchEntry(entry, file));
+    copies.push_back({&entry, &file});
   }
   for (const auto& [tensor, info] : file.tensors()) {
     if (!wanted.contains(tensor)) {
@@ -183,9 +197,7 @@ absl::Status LoadFiles(Fs& fs, const std::string& directory, int64_t step, Check
     OSLER_RETURN_IF_ERROR(MatchFile(state, file.name, *tensors, copies));
     open.push_back(std::move(tensors));
   }
-  for (const Copy& copy : copies) {
-    if (!copy.from.empty()) std::memcpy(copy.to, copy.from.data(), copy.from.size());
-  }
+  for (const Copy& copy : copies) OSLER_RETURN_IF_ERROR(CopyEntry(*copy.to, *copy.from));
   state.texts = std::move(texts);
   return absl::OkStatus();
 }

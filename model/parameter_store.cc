@@ -21,11 +21,22 @@ int64_t Count(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-TensorSlice WholeSlice(const std::vector<int64_t>& shape, int copies) {
-  return {.dim = 0, .begin = 0, .length = shape.at(0), .copies = copies};
+TensorSlice WholeSlice(const std::vector<int64_t>& shape) {
+  return {.dim = 0, .begin = 0, .length = shape.at(0), .copies = 1};
 }
 
 }  // namespace
+
+StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLevel zero) {
+  const Communicator &tensor = mesh.comm(Axis::kTensor), &shard = mesh.comm(Axis::kShard);
+  return {.placements = placements,
+          .tensor_rank = tensor.rank(),
+          .tensor_size = tensor.size(),
+          .shard_rank = shard.rank(),
+          .shard_size = shard.size(),
+          .zero = zero,
+          .stage = std::nullopt};
+}
 
 int64_t ParameterStore::Declare(std::string name, std::vector<int64_t> shape) {
   const auto index = static_cast<int64_t>(slots_.size());
@@ -33,7 +44,7 @@ int64_t ParameterStore::Declare(std::string name, std::vector<int64_t> shape) {
   OSLER_CHECK(fresh);
   ParameterSlot slot;
   slot.name = std::move(name);
-  slot.slice = WholeSlice(shape, 1);
+  slot.slice = WholeSlice(shape);
   slot.shape = std::move(shape);
   slots_.push_back(std::move(slot));
   return index;
@@ -52,15 +63,20 @@ int64_t ParameterStore::parameter_count() const {
 
 void ParameterStore::LayOut(StoreLayout layout) {
   layout_ = std::move(layout);
-  for (ParameterSlot& slot : slots_) {
-    slot.present = !layout_.stage.has_value();
-    if (layout_.tensor_size == 1) continue;
-    const PlacementRule* rule = FindRule(layout_.placements, slot.name);
-    TORCH_CHECK(rule != nullptr, "no placement rule speaks of ", slot.name);
-    slot.slice = SliceFor(*rule, slot.shape, layout_.tensor_rank, layout_.tensor_size);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i].present = !layout_.stage.has_value();
+    slots_[i].slice = SliceOf(static_cast<int64_t>(i), layout_.tensor_rank);
   }
   if (!layout_.stage.has_value()) return;
   for (const int64_t index : *layout_.stage) slot(index).present = true;
+}
+
+TensorSlice ParameterStore::SliceOf(int64_t index, int tensor_rank) const {
+  const ParameterSlot& slot = this->slot(index);
+  if (layout_.tensor_size == 1) return WholeSlice(slot.shape);
+  const PlacementRule* rule = FindRule(layout_.placements, slot.name);
+  TORCH_CHECK(rule != nullptr, "no placement rule speaks of ", slot.name);
+  return SliceFor(*rule, slot.shape, tensor_rank, layout_.tensor_size);
 }
 
 bool ParameterStore::cuts_gradients() const {

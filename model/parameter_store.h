@@ -21,6 +21,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "parallel/mesh.h"
 #include "parallel/placement.h"
 
 namespace osler {
@@ -36,6 +37,9 @@ struct StoreLayout {
   ZeroLevel zero = ZeroLevel::kOptimizer;
   std::optional<std::vector<int64_t>> stage;  // the slots of this pipeline stage; absent: all
 };
+
+// This rank's layout on a mesh, with all slots in its stage.
+StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLevel zero);
 
 struct ParameterSlot {
   std::string name;
@@ -77,6 +81,8 @@ class ParameterStore {
   bool cuts_gradients() const;   // pieces are less than the slices, from ZeRO 2 on
   bool cuts_parameters() const;  // from ZeRO 3 on
 
+  // What a rank of the tensor axis holds of a parameter.
+  TensorSlice SliceOf(int64_t index, int tensor_rank) const;
   std::vector<int64_t> LocalShape(int64_t index) const;
   int64_t LocalCount(int64_t index) const;
   // Every rank's piece has PieceCount elements; this rank's begin at element PieceBegin of the flat

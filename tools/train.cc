@@ -23,6 +23,7 @@
 #include "tools/launch_flags.h"
 #include "tools/rank_exit.h"
 #include "tools/version.h"
+#include "trainer/run_layout.h"
 #include "trainer/stop_signal.h"
 #include "trainer/trainer.h"
 
@@ -65,16 +66,9 @@ void MakePathsAbsolute(config::Train& config) {
   }
 }
 
-MeshShape ShapeOf(const config::Train& config, int world_size) {
-  const config::Mesh& mesh = config.mesh();
-  MeshShape shape;
-  shape.sizes = {mesh.pipeline(), mesh.has_data() ? mesh.data() : world_size, mesh.shard(),
-                 mesh.context(), mesh.tensor()};
-  return shape;
-}
-
 absl::Status TrainOnMesh(Fs& fs, const config::Train& config, Communicator& world) {
-  OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(ShapeOf(config, world.size()), world));
+  OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
+  OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world));
   OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh));
   return trainer->Run();
 }

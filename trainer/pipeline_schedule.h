@@ -9,6 +9,7 @@
 // F1 B1 ….
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
@@ -21,7 +22,7 @@ struct PipelineAction {
   Kind kind = Kind::kForward;
   int64_t micro_batch = 0;
   int chunk = 0;
-  bool operator==(const PipelineAction&) const = default;
+  auto operator<=>(const PipelineAction&) const = default;
 };
 
 // Of one rank: each (micro-batch, chunk) once forward and once backward. PRE: 0 ≤ rank < stages.

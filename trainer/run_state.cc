@@ -157,19 +157,4 @@ absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
                     ExitCode::kCheckpoint);
 }
 
-CheckpointState TensorState(ParameterStore& store, AdamW& optimizer) {
-  CheckpointState state;
-  for (ParameterSlot& slot : store.slots())
-    state.tensors.push_back({"weights", slot.name, slot.local});
-  for (AdamW::Moments& one : optimizer.moments()) {
-    const ParameterSlot& slot = store.slot(one.slot);
-    if (!slot.local.is_same(one.master)) {
-      state.tensors.push_back({"optimizer", slot.name + ".master", one.master});
-    }
-    state.tensors.push_back({"optimizer", slot.name + ".exp_avg", one.exp_avg});
-    state.tensors.push_back({"optimizer", slot.name + ".exp_avg_sq", one.exp_avg_sq});
-  }
-  return state;
-}
-
 }  // namespace osler

@@ -7,12 +7,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fs.h"
-#include "checkpoint/store.h"
 #include "configs/schema/train.pb.h"
 #include "data/plan.h"
-#include "model/parameter_store.h"
 #include "trainer/best_loss.h"
-#include "trainer/optim/adamw.h"
 
 namespace osler {
 
@@ -44,9 +41,5 @@ absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunI
 // refused before anything in it is touched. Writes it when absent.
 absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
                                const RunIdentity& identity);
-
-// The tensors of weights.safetensors and optimizer.safetensors, sharing memory with store and
-// optimizer. bf16 parameters have NAME.master beside NAME.exp_avg and NAME.exp_avg_sq.
-CheckpointState TensorState(ParameterStore& store, AdamW& optimizer);
 
 }  // namespace osler

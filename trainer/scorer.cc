@@ -42,7 +42,7 @@ absl::StatusOr<std::vector<std::vector<double>>> Scorer::LogProbs(
     const at::NoGradGuard no_grad;
     const Pack pack = JoinSequences(sequences);
     const MicroBatch batch = MakeMicroBatch(model_, {&pack, 1});
-    Walk walk(model_, store_, RecomputeMode::kNone);
+    Walk walk = Walk::Alone(model_, store_, {});
     const at::Tensor log_probs =
         TargetLogProbs(walk.Hidden(batch.inputs), store_.slot(model_.head_slot).local,
                        batch.targets_T, kChunkTokens)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "base/check.h"
 
@@ -93,6 +94,10 @@ StagePlan PlanStages(std::span<const int64_t> block_costs, int64_t head_cost,
   return StagePlan{shape, CutInto(blocks, parts, Combine::kSum, even)};
 }
 
+StagePlan WholeModel(const Model& model) {
+  return {.shape = {}, .begins = {0, static_cast<int64_t>(model.blocks.size())}};
+}
+
 std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int rank) {
   std::set<int64_t> slots;
   for (int chunk = 0; chunk < plan.shape.chunks; ++chunk) {
@@ -104,6 +109,16 @@ std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int
   }
   if (rank == plan.shape.stages - 1) slots.insert(model.head_slot);
   return {slots.begin(), slots.end()};
+}
+
+std::unique_ptr<Communicator> TiedGroup(const Model& model, Communicator& pipeline) {
+  const auto& embedding = model.blocks.front()->slots();
+  const bool tied =
+      std::find(embedding.begin(), embedding.end(), model.head_slot) != embedding.end();
+  if (!tied || pipeline.size() == 1) return nullptr;
+  const bool end = pipeline.rank() == 0 || pipeline.rank() == pipeline.size() - 1;
+  auto group = pipeline.Split(end ? 0 : 1, pipeline.rank());
+  return end ? std::move(group) : nullptr;
 }
 
 }  // namespace osler

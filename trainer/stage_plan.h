@@ -8,11 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "model/block.h"
 #include "model/parameter_store.h"
+#include "parallel/communicator.h"
 
 namespace osler {
 
@@ -46,8 +48,16 @@ int64_t HeadCost(const Model& model, const ParameterStore& store);
 StagePlan PlanStages(std::span<const int64_t> block_costs, int64_t head_cost,
                      const PipelineShape& shape);
 
+// One stage with every block.
+StagePlan WholeModel(const Model& model);
+
 // The slots that the chunks of a rank use, ascending: its blocks', and the head's on the last
 // virtual stage. A tied head is the embedding's slot, which then stands on both ends.
 std::vector<int64_t> SlotsOfStage(const Model& model, const StagePlan& plan, int rank);
+
+// The two ends of the pipeline, where both hold a tied head, in the order of the pipeline; null on
+// ranks in between, without a pipeline and without a tied head. Collective over the pipeline;
+// throws c10::Error.
+std::unique_ptr<Communicator> TiedGroup(const Model& model, Communicator& pipeline);
 
 }  // namespace osler

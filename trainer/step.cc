@@ -10,7 +10,6 @@
 #include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "trainer/gradient_reduce.h"
 
 namespace osler {
 namespace {
@@ -48,31 +47,30 @@ void SumLosses(const Mesh& mesh, at::Tensor& x) {
   mesh.world().AllReduce(x, ReduceOp::kSum).Wait();
 }
 
-TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh,
+TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StagePlan& stages,
                      const StepOptions& options, std::vector<ParameterGroup> groups)
     : model_(model),
       store_(store),
       mesh_(mesh),
       options_(options),
       optimizer_(store, options.adamw, std::move(groups)),
-      walk_(model, store, options.recompute) {}
+      residency_(store, mesh.comm(Axis::kShard)),
+      tied_group_(TiedGroup(model, mesh.comm(Axis::kPipeline))),
+      gradients_(store, mesh, {.tied_group = tied_group_.get(), .tied_slot = model.head_slot}),
+      walk_({model, store, residency_, mesh.comm(Axis::kPipeline), mesh.world().recorder(), stages},
+            options.walk) {}
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
-  store_.ZeroGradients();
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
   // All readers take the same number of passes, so that none waits for another for ever.
   const int64_t passes = CeilDiv(CeilDiv(plan.packs, ReaderOf(mesh_).count), options_.micro_batch);
-  LossSum total;
-  for (int64_t m = 0; m < passes; ++m) {
-    const auto begin = static_cast<size_t>(m * options_.micro_batch);
-    if (begin >= packs.size()) break;
-    const auto some = packs.subspan(
-        begin, std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin));
-    const LossSum loss = walk_.ForwardBackward(MakeMicroBatch(model_, some), scale);
-    total.sum += loss.sum;
-    total.count += loss.count;
-  }
-  return total;
+  const auto make = [&](int64_t m) {
+    const auto begin = std::min(static_cast<size_t>(m * options_.micro_batch), packs.size());
+    const auto size = std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin);
+    return MakeMicroBatch(model_, packs.subspan(begin, size),
+                          {.tensor = &mesh_.comm(Axis::kTensor)});
+  };
+  return walk_.Run(passes, make, scale, gradients_);
 }
 
 absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> packs,
@@ -85,11 +83,11 @@ absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> pac
   Failpoint("reduce");
   StepResult result;
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    AllReduceGradients(store_, mesh_.comm(Axis::kData));
+    gradients_.Finish();
     at::Tensor loss = at::full({1}, local.sum, at::kDouble);
     SumLosses(mesh_, loss);
     result.loss = loss.item<double>() / static_cast<double>(std::max<int64_t>(plan.targets, 1));
-    result.grad_norm = GlobalGradientNorm(store_);
+    result.grad_norm = gradients_.GlobalNorm();
     return absl::OkStatus();
   }));
   return result;
@@ -100,6 +98,7 @@ absl::Status TrainStep::Update(const StepPlan& plan, double grad_norm) {
   return AgreeOnStatus(mesh_.world(), CatchTorch([&] {
                          optimizer_.Step(plan.number, plan.lr,
                                          ClipFactor(grad_norm, options_.clip_norm));
+                         residency_.PiecesChanged();
                          return absl::OkStatus();
                        }));
 }

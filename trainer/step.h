@@ -15,8 +15,10 @@
 #include "model/block.h"
 #include "model/parameter_store.h"
 #include "parallel/mesh.h"
+#include "trainer/gradient_reduce.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/parameter_groups.h"
+#include "trainer/residency.h"
 #include "trainer/walk.h"
 
 namespace osler {
@@ -39,7 +41,7 @@ BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own);
 void SumLosses(const Mesh& mesh, at::Tensor& x);
 
 struct StepOptions {
-  RecomputeMode recompute = RecomputeMode::kNone;
+  WalkOptions walk;
   int64_t micro_batch = 1;  // packs a forward pass of a reader
   double clip_norm = 0;     // 0: no clipping
   AdamWOptions adamw;
@@ -63,9 +65,10 @@ struct StepResult {
 // it.
 class TrainStep {
  public:
-  // PRE: the store holds values. The optimizer begins with moments of zero.
-  TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StepOptions& options,
-            std::vector<ParameterGroup> groups);
+  // PRE: the store holds the values of this rank's stage of `stages`. The optimizer begins with
+  // moments of zero. Collective; throws c10::Error.
+  TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StagePlan& stages,
+            const StepOptions& options, std::vector<ParameterGroup> groups);
 
   // Every rank returns the same status and result, unless it leaves in the middle: then the others
   // get a device error.
@@ -88,6 +91,9 @@ class TrainStep {
   Mesh& mesh_;
   StepOptions options_;
   AdamW optimizer_;
+  Residency residency_;
+  std::unique_ptr<Communicator> tied_group_;
+  GradientReducer gradients_;
   Walk walk_;
 };
 

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
 #include "trainer/weights.h"
 
@@ -97,17 +98,6 @@ EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size)
   return options;
 }
 
-StepOptions StepOptionsOf(const config::Train& config) {
-  const config::Optimizer& o = config.optimizer();
-  StepOptions options;
-  options.recompute =
-      config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
-  options.micro_batch = config.train().micro_batch();
-  options.clip_norm = o.clip_norm();
-  options.adamw = {o.betas(0), o.betas(1), o.eps()};
-  return options;
-}
-
 absl::Status Trainer::State::OpenModelAndData() {
   const std::string& path = config.model().path();
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
@@ -152,24 +142,28 @@ absl::Status Trainer::State::LoadParameters() {
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
-  return AgreeOnStatus(
-      mesh.world(), CatchTorch([&]() -> absl::Status {
-        if (resume < 0) {
-          OSLER_RETURN_IF_ERROR(LoadWeights(fs, config.model().path(), spec, dtype, store));
-        } else {
-          for (size_t i = 0; i < store.slots().size(); ++i)
-            store.Allocate(static_cast<int64_t>(i), dtype);
-        }
-        train_step = std::make_unique<TrainStep>(model, store, mesh, StepOptionsOf(config),
-                                                 std::move(groups));
-        return resume < 0 ? absl::OkStatus() : Resume(resume);
-      }));
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+                                        if (resume < 0)
+                                          return LoadWeights(fs, config.model().path(), spec, dtype,
+                                                             store);
+                                        for (size_t i = 0; i < store.slots().size(); ++i)
+                                          store.Allocate(static_cast<int64_t>(i), dtype);
+                                        return absl::OkStatus();
+                                      })));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    train_step = std::make_unique<TrainStep>(model, store, mesh, WholeModel(model),
+                                             StepOptionsOf(config), std::move(groups));
+    sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
+    return absl::OkStatus();
+  }));
+  if (resume < 0) return absl::OkStatus();
+  return AgreeOnStatus(mesh.world(), CatchTorch([&] { return Resume(resume); }));
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = TensorState(store, train_step->optimizer());
+  CheckpointState state = sharded->Entries();
   OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
-  train_step->optimizer().PublishMasters();
+  train_step->optimizer().StateLoaded();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
   const auto text = state.texts.find(kStateFile);
   if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
@@ -222,8 +216,8 @@ absl::Status Trainer::State::OpenStream() {
             counts.split, counts.dropped);
     OSLER_RETURN_IF_ERROR(CheckTargets(counts, config.data().sequence_length()));
     int64_t trained = 0;
-    for (const AdamW::Moments& one : train_step->optimizer().moments())
-      trained += one.master.numel();
+    for (const ParameterSlot& slot : store.slots())
+      trained += slot.trainable ? c10::multiply_integers(slot.shape) : 0;
     if (trained < store.parameter_count()) {
       LogInfo("{} of {} parameters are trained", trained, store.parameter_count());
     }
@@ -243,7 +237,7 @@ absl::Status Trainer::State::OpenLog() {
 
 absl::Status Trainer::State::WriteCheckpoint() {
   OSLER_RETURN_IF_ERROR(log->Sync());
-  CheckpointState state = TensorState(store, train_step->optimizer());
+  CheckpointState state = sharded->Entries();
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
   state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);
@@ -254,7 +248,7 @@ absl::Status Trainer::State::WriteCheckpoint() {
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
-  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+  return sharded->SaveOnFirst([&]() -> absl::Status {
     const absl::Status written = WriteCheckpoint();
     if (!absl::IsResourceExhausted(written) || policy == FullDisk::kFail) {
       return Reclassify(written, ExitCode::kCheckpoint);

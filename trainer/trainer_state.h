@@ -17,6 +17,7 @@
 #include "trainer/parameter_groups.h"
 #include "trainer/run_log.h"
 #include "trainer/run_state.h"
+#include "trainer/sharded_state.h"
 #include "trainer/step.h"
 #include "trainer/trainer.h"
 #include "trainer/validation.h"
@@ -72,6 +73,7 @@ struct Trainer::State {
   std::unique_ptr<PackStream> stream;
   std::vector<ParameterGroup> groups;
   std::unique_ptr<TrainStep> train_step;
+  std::unique_ptr<ShardedState> sharded;  // of store and train_step's optimizer
   std::unique_ptr<CheckpointStore> checkpoints;
   std::unique_ptr<RunLog> log;  // on the first rank only
   RunIdentity identity;
@@ -87,6 +89,5 @@ struct Trainer::State {
 
 PlanOptions PlanOptionsOf(const config::Train& config);
 EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
-StepOptions StepOptionsOf(const config::Train& config);
 
 }  // namespace osler

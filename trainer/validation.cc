@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
@@ -20,15 +23,38 @@ struct PackLosses {
   at::Tensor sums_P, counts_P;  // double and int64, zero where another rank computes
 };
 
+// A reader's packs are measured so many at a time: a pipeline fills and drains once for each lot.
+constexpr int64_t kRoundPacks = 64;
+
+// This reader's packs of a round, those from global number `first` on.
+absl::Status ReadPacks(PackStream& packs, const ReaderShare& share, int64_t first, int64_t end,
+                       std::vector<Pack>& mine) {
+  for (int64_t i = 0; i < kRoundPacks && first + share.index + i * share.count < end; ++i) {
+    OSLER_ASSIGN_OR_RETURN(Pack pack, packs.Next());
+    mine.push_back(std::move(pack));
+  }
+  return absl::OkStatus();
+}
+
+// All ranks take the same number of passes, so that none waits for another for ever.
 absl::StatusOr<PackLosses> EvaluateShare(PackStream& packs, const ReaderShare& share,
-                                         const Model& model, Walk& walk) {
+                                         const Model& model, Walk& walk, const Mesh& mesh) {
   const int64_t end = packs.EpochStart(1).pack;
   PackLosses losses{at::zeros({end}, at::kDouble), at::zeros({end}, at::kLong)};
-  for (int64_t g = share.index; g < end; g += share.count) {
-    OSLER_ASSIGN_OR_RETURN(const Pack pack, packs.Next());
-    const LossSum loss = walk.Evaluate(MakeMicroBatch(model, {&pack, 1}));
-    losses.sums_P.mutable_data_ptr<double>()[g] = loss.sum;
-    losses.counts_P.mutable_data_ptr<int64_t>()[g] = loss.count;
+  for (int64_t first = 0; first < end; first += share.count * kRoundPacks) {
+    std::vector<Pack> mine;  // fewer than passes where the packs end
+    const int64_t passes = std::min(kRoundPacks, (end - first + share.count - 1) / share.count);
+    OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), ReadPacks(packs, share, first, end, mine)));
+    const auto measured = walk.Evaluate(passes, [&](int64_t m) {
+      const auto i = std::min(static_cast<size_t>(m), mine.size());
+      return MakeMicroBatch(model, std::span(mine).subspan(i, i < mine.size() ? 1 : 0),
+                            {.tensor = &mesh.comm(Axis::kTensor)});
+    });
+    for (size_t i = 0; i < mine.size(); ++i) {
+      const int64_t g = first + share.index + static_cast<int64_t>(i) * share.count;
+      losses.sums_P.mutable_data_ptr<double>()[g] = measured[i].sum;
+      losses.counts_P.mutable_data_ptr<int64_t>()[g] = measured[i].count;
+    }
   }
   return losses;
 }
@@ -74,7 +100,7 @@ absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& wal
     OSLER_RETURN_IF_ERROR(AgreeOnStatus(
         mesh.world(), CatchTorch([&]() -> absl::Status {
           OSLER_ASSIGN_OR_RETURN(const auto packs, PackStream::Open(*source.data, options));
-          OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk));
+          OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk, mesh));
           return absl::OkStatus();
         })));
     LossSum loss;

@@ -12,7 +12,8 @@
 
 namespace osler {
 
-// Reads every parameter from DIR's safetensors into `store`, converted to `dtype`. Config errors
+// Reads every parameter that is present from DIR's safetensors into `store`, converted to `dtype`:
+// of each only what this rank holds, straight from the mapped file to where it stays. Config errors
 // name the tensor: missing, of another shape, or unexpected for the architecture.
 absl::Status LoadWeights(Fs& fs, const std::string& directory, const ModelSpec& spec,
                          at::ScalarType dtype, ParameterStore& store);

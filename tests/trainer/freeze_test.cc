@@ -78,9 +78,13 @@ Outcome WalkOnce(const std::vector<std::string>& trained, RecomputeMode recomput
   for (auto& block : model.blocks) {
     block = std::make_unique<RecordingBlock>(std::move(block), outcome.visits);
   }
-  Walk walk(model, store, recompute);
+  const auto world = MakeSingleCommunicator();
+  Mesh mesh = *Mesh::Create({}, *world);
+  GradientReducer gradients(store, mesh, {});
   const Pack pack = MakePack();
-  walk.ForwardBackward(MakeMicroBatch(model, {&pack, 1}), 1.0);
+  const auto make = [&](int64_t) { return MakeMicroBatch(model, {&pack, 1}); };
+  Walk::Alone(model, store, {.recompute = recompute}).Run(1, make, 1.0, gradients);
+  gradients.Finish();
   for (const ParameterSlot& slot : store.slots()) {
     if (slot.gradient.defined()) outcome.gradients[slot.name] = slot.gradient;
   }

@@ -50,7 +50,7 @@ GenerationBatch::GenerationBatch(const Model& model, ParameterStore& store,
       prompts_(prompts),
       options_(options),
       listener_(listener),
-      walk_(model, store, RecomputeMode::kNone),
+      walk_(Walk::Alone(model, store, {})),
       slots_(static_cast<size_t>(std::min<int64_t>(
           options.batch,
           std::max<int64_t>(1, static_cast<int64_t>(prompts.size()) * options.samples)))),

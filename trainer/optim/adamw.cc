@@ -3,7 +3,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -16,11 +15,16 @@ AdamW::AdamW(ParameterStore& store, const AdamWOptions& options, std::vector<Par
     : store_(store), options_(options), groups_(std::move(groups)) {
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (const int64_t slot : groups_[g].slots) {
-      const at::Tensor& local = store.slot(slot).local;
+      if (!store.slot(slot).present) continue;
+      const at::Tensor& piece = store.slot(slot).piece;
       Moments one;
       one.slot = slot;
       one.group = g;
-      one.master = local.scalar_type() == at::kBFloat16 ? local.to(at::kFloat) : local;
+      one.master = piece.scalar_type() == at::kBFloat16 ? piece.to(at::kFloat) : piece;
+      if (options_.state == StatePlace::kCpu) {
+        one.master = one.master.to(at::kCPU, one.master.scalar_type(), /*non_blocking=*/false,
+                                   /*copy=*/true);
+      }
       one.exp_avg = at::zeros_like(one.master);
       one.exp_avg_sq = at::zeros_like(one.master);
       moments_.push_back(std::move(one));
@@ -41,7 +45,7 @@ void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_fac
   for (Moments& one : moments_) {
     if (one.group != group) continue;
     masters.push_back(one.master);
-    gradients.push_back(store_.GradientOf(one.slot));
+    gradients.push_back(store_.GradientPieceOf(one.slot).to(one.master.device()));
     averages.push_back(one.exp_avg);
     squares.push_back(one.exp_avg_sq);
     steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
@@ -59,20 +63,21 @@ void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_fac
 void AdamW::PublishMasters() {
   const at::NoGradGuard no_grad;
   for (Moments& one : moments_) {
-    at::Tensor& local = store_.slot(one.slot).local;
-    if (!local.is_same(one.master)) local.copy_(one.master);
+    at::Tensor& piece = store_.slot(one.slot).piece;
+    if (!piece.is_same(one.master)) piece.copy_(one.master);
   }
 }
 
-double GlobalGradientNorm(const ParameterStore& store) {
-  double squares = 0;
-  for (const ParameterSlot& slot : store.slots()) {
-    if (!slot.gradient.defined()) continue;
-    const double norm =
-        at::linalg_vector_norm(slot.gradient, 2, {}, false, at::kDouble).item<double>();
-    squares += norm * norm;
+bool AdamW::HasWideMaster(const Moments& one) const {
+  return store_.slot(one.slot).piece.scalar_type() != one.master.scalar_type();
+}
+
+void AdamW::StateLoaded() {
+  const at::NoGradGuard no_grad;
+  for (Moments& one : moments_) {
+    if (!HasWideMaster(one)) one.master.copy_(store_.slot(one.slot).piece);
   }
-  return std::sqrt(squares);
+  PublishMasters();
 }
 
 double ClipFactor(double norm, double clip) {
