@@ -16,6 +16,7 @@
 namespace osler {
 namespace {
 
+constexpr double kMostSeconds = 1e6;
 constexpr int64_t kMostPacks =
     int64_t{1} << 52;  // packs are numbered in metrics, where JSON readers use doubles
 
@@ -116,21 +117,45 @@ void CheckChats(const config::Data& data, Rules& rules) {
                 fmt::format("\"{}\" is no date; write it YYYY-MM-DD", data.template_date()));
 }
 
+// An option of an axis says nothing where the axis is 1; ignored, it would mislead.
 void CheckMesh(const config::Mesh& mesh, Rules& rules) {
-  const auto check = [&](const char* axis, int32_t size, bool available) {
-    const std::string key = std::string("mesh.") + axis;
-    rules.Require(size >= 1, key, fmt::format("{} is no number of ranks; use 1 or more", size));
-    rules.Require(
-        available || size == 1, key,
-        fmt::format("{} is not possible: this build trains with data parallel only; set it to 1 "
-                    "and raise mesh.data",
-                    size));
+  const auto check = [&](const char* axis, int32_t size) {
+    rules.Require(size >= 1, std::string("mesh.") + axis,
+                  fmt::format("{} is no number of ranks; use 1 or more", size));
   };
-  if (mesh.has_data()) check("data", mesh.data(), true);
-  check("pipeline", mesh.pipeline(), false);
-  check("shard", mesh.shard(), false);
-  check("context", mesh.context(), false);
-  check("tensor", mesh.tensor(), false);
+  const auto needs = [&](bool wanted, const char* option, const char* axis, int32_t size) {
+    rules.Require(
+        !wanted || size > 1, std::string("mesh.") + option,
+        fmt::format("has no effect while mesh.{} is 1; raise that, or delete this", axis));
+  };
+  if (mesh.has_data()) check("data", mesh.data());
+  check("pipeline", mesh.pipeline());
+  check("shard", mesh.shard());
+  check("context", mesh.context());
+  check("tensor", mesh.tensor());
+  rules.Require(mesh.zero() >= 1 && mesh.zero() <= 3, "mesh.zero",
+                fmt::format("{} is no ZeRO level; use 1 to cut the optimizer's state along "
+                            "mesh.shard, 2 for gradients too, 3 for parameters too",
+                            mesh.zero()));
+  rules.Require(mesh.interleave() >= 1, "mesh.interleave",
+                fmt::format("{} is no number of chunks; use 1 or more", mesh.interleave()));
+  needs(mesh.zero() > 1, "zero", "shard", mesh.shard());
+  needs(mesh.interleave() > 1, "interleave", "pipeline", mesh.pipeline());
+  needs(mesh.context_method() != config::AUTO, "context_method", "context", mesh.context());
+}
+
+void CheckDevice(const config::TrainLoop& train, Rules& rules) {
+  if (train.has_gradient_reduction()) {
+    const bool known = train.gradient_reduction() != config::FP64;
+    rules.Require(known, "train.gradient_reduction",
+                  "fp64 is what train.precision fp64 reduces in anyway; delete this");
+    rules.Require(
+        !known || train.precision() != config::FP64, "train.gradient_reduction",
+        "would round the fp64 gradients that train.precision asks for; delete one of them");
+  }
+  rules.Require(
+      train.mlp_chunk_tokens() >= 0, "train.mlp_chunk_tokens",
+      fmt::format("{} is negative; use 0 for all tokens at once", train.mlp_chunk_tokens()));
 }
 
 void CheckLoop(const config::TrainLoop& train, Rules& rules) {
@@ -196,6 +221,23 @@ void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
   CheckGroups(optimizer, rules);
 }
 
+void CheckCommunication(const config::Communication& communication, Rules& rules) {
+  const auto check = [&](double seconds, const char* name) {
+    rules.Require(std::isfinite(seconds) && seconds > 0 && seconds <= kMostSeconds,
+                  fmt::format("communication.{}", name),
+                  fmt::format("{} is no time to wait; use a number of seconds above 0", seconds));
+  };
+  check(communication.connect_seconds(), "connect_seconds");
+  check(communication.heartbeat_seconds(), "heartbeat_seconds");
+  check(communication.silence_seconds(), "silence_seconds");
+  check(communication.timeout_seconds(), "timeout_seconds");
+  rules.Require(
+      communication.silence_seconds() >= 2 * communication.heartbeat_seconds(),
+      "communication.silence_seconds",
+      fmt::format("{} is too short for a sign of life every {} s; use at least twice that",
+                  communication.silence_seconds(), communication.heartbeat_seconds()));
+}
+
 }  // namespace
 
 std::string ValidationName(const config::ValidationSource& source) {
@@ -221,8 +263,10 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
   CheckChats(config.data(), rules);
   CheckMesh(config.mesh(), rules);
   CheckLoop(config.train(), rules);
+  CheckDevice(config.train(), rules);
   CheckOptimizer(config.optimizer(), rules);
   CheckValidation(config, rules);
+  CheckCommunication(config.communication(), rules);
   const config::Schedule& schedule = config.schedule();
   rules.Require(schedule.warmup_steps() >= 0, "schedule.warmup_steps",
                 fmt::format("{} is negative; use 0 for no warm-up", schedule.warmup_steps()));

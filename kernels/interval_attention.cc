@@ -56,8 +56,10 @@ struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFu
   }
 };
 
-void CheckInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const at::Tensor& v_SHD,
-                const AttentionOptions& options) {
+}  // namespace
+
+void CheckAttentionInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const at::Tensor& v_SHD,
+                         const AttentionOptions& options) {
   TORCH_CHECK(q_THD.dim() == 3 && k_SHD.dim() == 3 && v_SHD.sizes() == k_SHD.sizes(),
               "attention takes q [T, H, D] and k, v [S, K, D]; got ", q_THD.sizes(), ", ",
               k_SHD.sizes(), ", ", v_SHD.sizes());
@@ -75,8 +77,6 @@ void CheckInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const at::Tens
               "this build computes attention on the CPU only");
   TORCH_CHECK(!options.soft_cap || *options.soft_cap > 0, "a soft cap must be positive");
 }
-
-}  // namespace
 
 MaskIntervals CausalDocumentIntervals(const std::vector<int32_t>& doc_starts, int64_t length,
                                       std::optional<int64_t> window) {
@@ -104,7 +104,7 @@ MaskIntervals CausalDocumentIntervals(const std::vector<int32_t>& doc_starts, in
 AttentionOutput IntervalAttentionWithLse(const at::Tensor& q_THD, const at::Tensor& k_SHD,
                                          const at::Tensor& v_SHD, const MaskIntervals& mask,
                                          const AttentionOptions& options) {
-  CheckInput(q_THD, k_SHD, v_SHD, options);
+  CheckAttentionInput(q_THD, k_SHD, v_SHD, options);
   const variable_list result =
       IntervalAttentionFunction::apply(DenseRows(q_THD), DenseRows(k_SHD), DenseRows(v_SHD),
                                        mask.lo_T, mask.hi_T, options.scale, options.soft_cap);

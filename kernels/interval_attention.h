@@ -51,4 +51,8 @@ at::Tensor IntervalAttention(const at::Tensor& q_THD, const at::Tensor& k_SHD,
                              const at::Tensor& v_SHD, const MaskIntervals& mask,
                              const AttentionOptions& options);
 
+// Throws c10::Error unless these are inputs as above.
+void CheckAttentionInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const at::Tensor& v_SHD,
+                         const AttentionOptions& options);
+
 }  // namespace osler

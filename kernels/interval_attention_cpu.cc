@@ -145,32 +145,44 @@ void RunSteps(Kernel kernel, int64_t scratch_bytes, const AttentionArguments& ar
   });
 }
 
-}  // namespace
-
-AttentionOutput IntervalAttentionForwardCpu(const IntervalAttentionInput& input, CpuIsa isa) {
+// out of type `out`: q's, or that of sums.
+AttentionOutput Forward(const IntervalAttentionInput& input, at::ScalarType out, CpuIsa isa) {
   const at::Tensor& q_THD = input.q_THD;
   CheckIntervals(input.mask, q_THD.size(0), input.k_SHD.size(0));
   const AttentionOutput output{
-      .out_THD = at::empty(q_THD.sizes(), q_THD.options()),
+      .out_THD = at::empty(q_THD.sizes(), q_THD.options().dtype(out)),
       .lse_TH = at::empty({q_THD.size(0), q_THD.size(1)}, q_THD.options().dtype(SumType(q_THD)))};
   if (input.mask.lo_T.eq(input.mask.hi_T).any().item<bool>()) {
     output.out_THD.zero_();
     output.lse_TH.fill_(-std::numeric_limits<double>::infinity());
   }
+  AttentionArguments args = ArgumentsOf(input, output);
+  args.out_sums = out == SumType(q_THD) ? output.out_THD.mutable_data_ptr() : nullptr;
   const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
-  RunSteps(kernels.forward, kernels.forward_scratch_bytes(q_THD.size(2)),
-           ArgumentsOf(input, output), PlanForward(input.mask, HeadsOf(input)));
+  RunSteps(kernels.forward, kernels.forward_scratch_bytes(q_THD.size(2)), args,
+           PlanForward(input.mask, HeadsOf(input)));
   return output;
 }
 
-IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& grad,
-                                                        const IntervalAttentionInput& input,
-                                                        const AttentionOutput& output, CpuIsa isa) {
+}  // namespace
+
+AttentionOutput IntervalAttentionForwardCpu(const IntervalAttentionInput& input, CpuIsa isa) {
+  return Forward(input, input.q_THD.scalar_type(), isa);
+}
+
+AttentionOutput IntervalAttentionPartCpu(const IntervalAttentionInput& input, CpuIsa isa) {
+  return Forward(input, SumType(input.q_THD), isa);
+}
+
+IntervalAttentionGradients IntervalAttentionGradientSumsCpu(const AttentionOutput& grad,
+                                                            const IntervalAttentionInput& input,
+                                                            const AttentionOutput& output,
+                                                            CpuIsa isa) {
   const at::Tensor& q_THD = input.q_THD;
   const auto sums = q_THD.options().dtype(SumType(q_THD));
-  const IntervalAttentionGradients sum{.q_THD = at::zeros(q_THD.sizes(), sums),
-                                       .k_SHD = at::zeros(input.k_SHD.sizes(), sums),
-                                       .v_SHD = at::zeros(input.v_SHD.sizes(), sums)};
+  IntervalAttentionGradients sum{.q_THD = at::zeros(q_THD.sizes(), sums),
+                                 .k_SHD = at::zeros(input.k_SHD.sizes(), sums),
+                                 .v_SHD = at::zeros(input.v_SHD.sizes(), sums)};
   AttentionArguments args = ArgumentsOf(input, output);
   args.grad_out = RowsOf(grad.out_THD);
   args.grad_lse = grad.lse_TH.defined() ? grad.lse_TH.const_data_ptr() : nullptr;
@@ -180,7 +192,14 @@ IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& g
   const AttentionKernels& kernels = GetAttentionKernels(isa, TypeOf(q_THD));
   RunSteps(kernels.backward, kernels.backward_scratch_bytes(q_THD.size(2)), args,
            PlanBackward(input.mask, HeadsOf(input), q_THD.size(2)));
-  const at::ScalarType dtype = q_THD.scalar_type();
+  return sum;
+}
+
+IntervalAttentionGradients IntervalAttentionBackwardCpu(const AttentionOutput& grad,
+                                                        const IntervalAttentionInput& input,
+                                                        const AttentionOutput& output, CpuIsa isa) {
+  const IntervalAttentionGradients sum = IntervalAttentionGradientSumsCpu(grad, input, output, isa);
+  const at::ScalarType dtype = input.q_THD.scalar_type();
   return {sum.q_THD.to(dtype), sum.k_SHD.to(dtype), sum.v_SHD.to(dtype)};
 }
 

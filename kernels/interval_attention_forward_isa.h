@@ -224,8 +224,13 @@ class ForwardPass {
       Sum* row = s_.row + c * stride();
       const Sum inverse = 1 / sum;
       for (int64_t d = 0; d < args_.width; ++d) row[d] *= inverse;
-      Narrow(row, args_.width,
-             const_cast<Input*>(RowOf<Input>(args_.out, columns.Row(c), columns.Head(c))));
+      if (args_.out_sums != nullptr) {
+        std::memcpy(static_cast<Sum*>(args_.out_sums) + columns.Index(c) * args_.width, row,
+                    static_cast<size_t>(args_.width) * sizeof(Sum));
+      } else {
+        Narrow(row, args_.width,
+               const_cast<Input*>(RowOf<Input>(args_.out, columns.Row(c), columns.Head(c))));
+      }
       static_cast<Sum*>(args_.lse)[columns.Index(c)] = static_cast<Sum>(
           (static_cast<double>(top) + __builtin_log2(static_cast<double>(sum))) * kLn2);
     }

@@ -32,6 +32,7 @@ struct AttentionArguments {
   const int32_t* hi;
   AttentionRows q, k, v;
   AttentionRows out;       // of q's type, [T, H, D] contiguous: written forward, read backward
+  void* out_sums;          // sums [T, H, D]: written forward in place of out; null: out is
   void* lse;               // sums [T, H]: written forward, read backward
   AttentionRows grad_out;  // backward only, as the rest
   const void* grad_lse;    // sums [T, H], or null

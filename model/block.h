@@ -66,12 +66,16 @@ struct Model {
   int64_t hidden_size = 0;
   int64_t max_positions = 0;
   int64_t head_dim = 0;
-  // The window of each layer kind (nullopt: global) and its RoPE.
+  // The window of each layer kind (nullopt: global), its RoPE, and how many layers are of it.
   struct LayerKind {
     std::optional<int64_t> window;
     RopeOptions rope;
+    int64_t layers = 0;
   };
   std::vector<LayerKind> layer_kinds;
+  // What a split of tokens over ranks balances, in multiply-adds of one (query, key) pair of a
+  // layer's attention: a token in the layers' matrices, and in the head where it has a target.
+  int64_t token_cost = 0, head_cost = 0;
 
   // For tokens as they stand in the pack(s), doc_starts ascending from 0: PrepareRows of all of
   // them, and DocumentMasks. Throws c10::Error for an id outside the vocabulary.

@@ -102,8 +102,8 @@ class Communicator {
   // undefined afterwards.
   [[nodiscard]] Handle ReduceScatter(std::vector<at::Tensor> xs, std::string_view what = {});
   [[nodiscard]] Handle Broadcast(at::Tensor x, int root, std::string_view what = {});
-  // send[r] goes to rank r and arrives in its receive[own rank]; dtypes and element counts agree
-  // pairwise, may differ between pairs and be zero; the own part is copied.
+  // send[r] goes to rank r and arrives in its receive[own rank]: tensors of one dtype; element
+  // counts agree pairwise, may differ between pairs and be zero; the own part is copied.
   [[nodiscard]] Handle AllToAll(std::vector<at::Tensor> send, std::vector<at::Tensor> receive,
                                 std::string_view what = {});
   // Point to point, apart from the order of the group's collectives; a pair's transfers arrive in

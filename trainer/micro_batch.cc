@@ -1,13 +1,14 @@
 #include "trainer/micro_batch.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/context_plan.h"
+#include "parallel/context_split.h"
 
 namespace osler {
 namespace {
@@ -28,16 +29,53 @@ void ForEachTarget(const Pack& pack, Visit visit) {
   }
 }
 
+// The packs one behind the other.
+struct PackedRun {
+  std::vector<int32_t> tokens, doc_starts;
+  std::vector<int64_t> positions, targets;
+  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+PackedRun Join(std::span<const Pack> packs) {
+  PackedRun run;
+  for (const Pack& pack : packs) {
+    const size_t base = run.tokens.size();
+    run.tokens.insert(run.tokens.end(), pack.tokens.begin(), pack.tokens.end());
+    for (const int32_t start : pack.doc_starts)
+      run.doc_starts.push_back(static_cast<int32_t>(base) + start);
+    run.targets.resize(run.tokens.size(), kIgnore);
+    ForEachTarget(pack, [&](size_t t, int32_t label) { run.targets[base + t - 1] = label; });
+  }
+  run.positions = DocumentPositions(run.doc_starts, run.length());
+  return run;
+}
+
+// The values of a rank's tokens, then `fill`.
+template <typename T>
+std::vector<T> RowsOf(const std::vector<T>& values, const TokenRanges& ranges, int64_t rows,
+                      T fill) {
+  std::vector<T> result;
+  result.reserve(static_cast<size_t>(rows));
+  for (const TokenRange& range : ranges)
+    result.insert(result.end(), values.begin() + range.begin, values.begin() + range.end);
+  result.resize(static_cast<size_t>(rows), fill);
+  return result;
+}
+
 int64_t RowsFor(int64_t tokens, const MicroBatchLayout& layout) {
   const int64_t step = kRowMultiple * (layout.tensor == nullptr ? 1 : layout.tensor->size());
   return std::max<int64_t>(1, (tokens + step - 1) / step) * step;
 }
 
-// Rows after the mask's own that see nothing; lo and hi stay ascending.
-MaskIntervals WithBlindRows(const MaskIntervals& mask, int64_t rows) {
-  const int64_t length = mask.lo_T.size(0);
-  const at::Tensor blind = at::full({rows - length}, length, at::kInt);
-  return {at::cat({mask.lo_T, blind}), at::cat({mask.hi_T, blind})};
+ContextSplit SplitRun(const Model& model, const std::vector<MaskIntervals>& masks,
+                      const PackedRun& run, int ranks) {
+  std::vector<MaskedLayers> kinds;
+  for (size_t k = 0; k < masks.size(); ++k)
+    kinds.push_back({masks[k], model.layer_kinds[k].layers});
+  std::vector<int64_t> costs = TokenCosts(kinds, run.length(), model.token_cost);
+  for (size_t t = 0; t < costs.size(); ++t)
+    costs[t] += run.targets[t] == kIgnore ? 0 : model.head_cost;
+  return SplitContext(costs, ranks);
 }
 
 }  // namespace
@@ -50,32 +88,34 @@ int64_t CountTargets(const Pack& pack) {
 
 MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
                           const MicroBatchLayout& layout) {
-  std::vector<int32_t> tokens, doc_starts;
-  std::vector<int64_t> targets;
+  const PackedRun run = Join(packs);
+  const std::vector<MaskIntervals> masks = model.DocumentMasks(run.doc_starts, run.length());
+  const int ranks = layout.context == nullptr ? 1 : layout.context->size();
+  const ContextSplit split = SplitRun(model, masks, run, ranks);
+  const TokenRanges& own =
+      split.ranges[ranks == 1 ? 0 : static_cast<size_t>(layout.context->rank())];
+  const int64_t rows = RowsFor(TokenCount(own), layout);
+
   MicroBatch batch;
-  for (const Pack& pack : packs) {
-    const size_t base = tokens.size();
-    tokens.insert(tokens.end(), pack.tokens.begin(), pack.tokens.end());
-    for (const int32_t start : pack.doc_starts)
-      doc_starts.push_back(static_cast<int32_t>(base) + start);
-    targets.resize(tokens.size(), kIgnore);
-    ForEachTarget(pack, [&](size_t t, int32_t label) {
-      targets[base + t - 1] = label;
-      ++batch.target_tokens;
-    });
-  }
-  batch.tokens = static_cast<int64_t>(tokens.size());
-  std::vector<int64_t> positions = DocumentPositions(doc_starts, batch.tokens);
-  std::vector<MaskIntervals> masks = model.DocumentMasks(doc_starts, batch.tokens);
-  const int64_t rows = RowsFor(batch.tokens, layout);
-  tokens.resize(static_cast<size_t>(rows), 0);
-  positions.resize(static_cast<size_t>(rows), 0);
-  targets.resize(static_cast<size_t>(rows), kIgnore);
-  batch.inputs = model.PrepareRows(tokens, positions);
-  for (const MaskIntervals& mask : masks) batch.inputs.masks.push_back(WithBlindRows(mask, rows));
+  batch.inputs = model.PrepareRows(RowsOf(run.tokens, own, rows, int32_t{0}),
+                                   RowsOf(run.positions, own, rows, int64_t{0}));
   batch.inputs.tensor = layout.tensor;
   batch.inputs.mlp_chunk_tokens = layout.mlp_chunk_tokens;
+  if (ranks == 1) {
+    for (const MaskIntervals& mask : masks)
+      batch.inputs.masks.push_back(RowsOverKeys(mask, own, rows, own));
+  } else {
+    std::vector<ContextAttention::Kind> kinds;
+    for (size_t k = 0; k < masks.size(); ++k)
+      kinds.push_back({masks[k], model.layer_kinds[k].window});
+    batch.inputs.context = std::make_shared<ContextAttention>(*layout.context, split, kinds, rows,
+                                                              layout.context_method);
+  }
+  const std::vector<int64_t> targets = RowsOf(run.targets, own, rows, int64_t{kIgnore});
   batch.targets_T = at::tensor(targets, at::kLong);
+  batch.tokens = TokenCount(own);
+  batch.target_tokens = static_cast<int64_t>(targets.size()) -
+                        std::count(targets.begin(), targets.end(), int64_t{kIgnore});
   return batch;
 }
 

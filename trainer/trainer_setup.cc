@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
 #include "trainer/weights.h"
 
@@ -94,17 +95,6 @@ EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size)
     case config::ALL: options.target = Target::kAll; break;
   }
   options.chat_template = {data.template_(), data.template_date()};
-  return options;
-}
-
-StepOptions StepOptionsOf(const config::Train& config) {
-  const config::Optimizer& o = config.optimizer();
-  StepOptions options;
-  options.walk.recompute =
-      config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
-  options.micro_batch = config.train().micro_batch();
-  options.clip_norm = o.clip_norm();
-  options.adamw = {o.betas(0), o.betas(1), o.eps()};
   return options;
 }
 

@@ -89,6 +89,5 @@ struct Trainer::State {
 
 PlanOptions PlanOptionsOf(const config::Train& config);
 EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
-StepOptions StepOptionsOf(const config::Train& config);
 
 }  // namespace osler

@@ -136,6 +136,7 @@ Model Build(const DecoderConfig& c, ParameterStore& store) {
   model.max_positions = c.max_positions;
   model.head_dim = c.head_dim;
   model.layer_kinds = c.kinds;
+  for (const size_t kind : c.kind_of_layer) ++model.layer_kinds[kind].layers;
   const int64_t embedding = store.Declare(kEmbedding, {c.vocab_size, c.hidden_size});
   model.blocks.push_back(std::make_unique<EmbeddingBlock>(embedding, c));
   for (int64_t i = 0; i < c.layers; ++i)
@@ -143,6 +144,9 @@ Model Build(const DecoderConfig& c, ParameterStore& store) {
   const int64_t norm = store.Declare(kFinalNorm, {c.hidden_size});
   model.blocks.push_back(std::make_unique<FinalNormBlock>(norm, c));
   model.head_slot = c.tied_head ? embedding : store.Declare(kHead, {c.vocab_size, c.hidden_size});
+  const int64_t pair = 2 * c.heads * c.head_dim, head = c.vocab_size * c.hidden_size;
+  model.head_cost = head / pair;
+  model.token_cost = (store.parameter_count() - (c.tied_head ? 1 : 2) * head) / pair;
   return model;
 }
 

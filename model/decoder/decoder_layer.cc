@@ -11,6 +11,7 @@
 #include "kernels/norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
+#include "parallel/context_attention.h"
 #include "parallel/tensor.h"
 
 namespace osler {
@@ -92,13 +93,19 @@ DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parame
 at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
                                    const SequenceInputs& inputs) const {
   const at::Tensor all_TD = GatherTokens(inputs.tensor, x_TD);
-  const Heads heads = MakeHeads(all_TD, p, inputs.ropes[kind_]);
-  const KeysValues seen =
-      inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
-  const at::Tensor out_THD = IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD,
-                                               inputs.masks[kind_], {.scale = score_scale_});
+  const at::Tensor out_THD = Attend(MakeHeads(all_TD, p, inputs.ropes[kind_]), inputs);
   return ScatterSum(inputs.tensor,
                     Linear(out_THD.reshape({all_TD.size(0), -1}), p[LayerRole::kOutput], {}));
+}
+
+at::Tensor DecoderLayer::Attend(const Heads& heads, const SequenceInputs& inputs) const {
+  const AttentionOptions options = {.scale = score_scale_};
+  if (inputs.context != nullptr) {
+    return inputs.context->Attend(kind_, heads.q_THD, heads.keys.k_SHD, heads.keys.v_SHD, options);
+  }
+  const KeysValues seen =
+      inputs.cache == nullptr ? heads.keys : inputs.cache->Extend(index_, kind_, heads.keys);
+  return IntervalAttention(heads.q_THD, seen.k_SHD, seen.v_SHD, inputs.masks[kind_], options);
 }
 
 at::Tensor DecoderLayer::FeedForward(const at::Tensor& x_TD, const Parameters& p,

@@ -46,6 +46,8 @@ class DecoderLayer final : public Block {
   Heads MakeHeads(const at::Tensor& x_TD, const Parameters& p, const RopeTables& tables) const;
   at::Tensor Attention(const at::Tensor& x_TD, const Parameters& p,
                        const SequenceInputs& inputs) const;
+  // Over the keys of this pass, of the cache, or of all context ranks.
+  at::Tensor Attend(const Heads& heads, const SequenceInputs& inputs) const;
   at::Tensor FeedForward(const at::Tensor& x_TD, const Parameters& p,
                          const SequenceInputs& inputs) const;
 

@@ -40,6 +40,9 @@ mesh:
   shard: 1
   context: 1
   tensor: 1
+  zero: 1
+  interleave: 1
+  context_method: auto
 train:
   steps: 20
   global_batch: 8
@@ -52,6 +55,11 @@ train:
     patience: 0
     min_delta: 0.0
   tensorboard: true
+  device: cpu
+  mlp_chunk_tokens: 0
+  offload:
+    optimizer: false
+    activations: false
 optimizer:
   type: adamw
   lr: 0.001

@@ -78,10 +78,13 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Mesh, TrainRuleTest,
     ::testing::Values(Case{"mesh.data=0", "1 or more"}, Case{"mesh.tensor=0", "1 or more"},
-                      Case{"mesh.tensor=2", "data parallel only; set it to 1 and raise mesh.data"},
-                      Case{"mesh.pipeline=2", "data parallel only"},
-                      Case{"mesh.shard=4", "data parallel only"},
-                      Case{"mesh.context=8", "data parallel only"},
+                      Case{"mesh.zero=0", "no ZeRO level"}, Case{"mesh.zero=4", "no ZeRO level"},
+                      Case{"mesh.zero=2", "no effect while mesh.shard is 1"},
+                      Case{"mesh.interleave=0", "1 or more"},
+                      Case{"mesh.interleave=2", "no effect while mesh.pipeline is 1"},
+                      Case{"mesh.context_method=ring", "no effect while mesh.context is 1"},
+                      Case{"train.gradient_reduction=fp64", "delete this"},
+                      Case{"train.mlp_chunk_tokens=-1", "0 for all tokens"},
                       Case{"mesh.data=-2", "1 or more"}));
 
 TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
@@ -90,7 +93,11 @@ TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
         "schedule.warmup_steps=1000", "optimizer.betas=[0, 0]", "optimizer.weight_decay=0",
         "optimizer.clip_norm=0", "checkpoint.keep=0", "checkpoint.every_steps=0",
         "data.validation=[]", "train.micro_batch=3", "train.micro_batch=8",
-        "schedule.min_lr_ratio=1", "data.sequence_length=2", "mesh.data=3"}) {
+        "schedule.min_lr_ratio=1", "data.sequence_length=2", "mesh.data=3",
+        "mesh={pipeline: 2, shard: 3, context: 5, tensor: 7, zero: 3, interleave: 2, "
+        "context_method: gather}",
+        "train.gradient_reduction=bf16", "train.mlp_chunk_tokens=512",
+        "train.offload.optimizer=true"}) {
     EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}), IsOk()) << flag;
   }
 }
@@ -121,6 +128,8 @@ TEST(TrainRulesTest, WhatNeedsAnotherSettingSaysSo) {
                  "t.yaml:4: validation.every_steps: needs data.validation"},
                 {"train:\n  {steps: 1, output: r,\n  early_stop: {patience: 2}}\n",
                  "t.yaml:5: train.early_stop.patience: needs data.validation"},
+                {"train: {steps: 1, output: r, precision: fp64,\n  gradient_reduction: bf16}\n",
+                 "t.yaml:4: train.gradient_reduction: would round"},
                 {"train: {steps: 1, output: r, freeze: [a],\n  train_only: [b]}\n",
                  "t.yaml:4: train.train_only: excludes train.freeze"}};
   for (const auto& one : kCases) {
@@ -134,8 +143,8 @@ TEST(TrainRulesTest, NameTheLineOfTheSetting) {
               Fails(ExitCode::kConfig, StartsWith("t.yaml:5: data.train.0.weight: -2 ")));
   EXPECT_THAT(
       Train("model: {path: m}\ndata:\n  train:\n    - path: d\ntrain:\n  steps: 1\n  output: r\n"
-            "mesh:\n  tensor: 2\n"),
-      Fails(ExitCode::kConfig, StartsWith("t.yaml:9: mesh.tensor: 2 ")));
+            "mesh:\n  tensor: -2\n"),
+      Fails(ExitCode::kConfig, StartsWith("t.yaml:9: mesh.tensor: -2 ")));
 }
 
 TEST(TrainRulesTest, AMissingKeyIsPlacedAtTheMapThatLacksIt) {

@@ -114,7 +114,8 @@ output: {{path: {directory}/shards, shard_mb: 1}}
 
 
 def write_config(path, model, shards, output, **changes):
-    """train.yaml as JSON (which is YAML); `changes` are dotted keys with underscores doubled: data__packing=False."""
+    """train.yaml as JSON (which is YAML); `changes` are dotted keys with underscores doubled: data__packing=False, or
+    whole sections: mesh={"tensor": 2}."""
     config = {
         "model": {"path": str(model)},
         "data": {"train": [{"path": str(shards)}], "sequence_length": 64, "packing": True, "shuffle": True},
@@ -126,8 +127,8 @@ def write_config(path, model, shards, output, **changes):
         "checkpoint": {"every_steps": 2, "keep": 3},
     }
     for key, value in changes.items():
-        section, name = key.split("__")
-        config.setdefault(section, {})[name] = value
+        section, _, name = key.partition("__")
+        config.setdefault(section, {}).update({name: value} if name else value)
     pathlib.Path(path).write_text(json.dumps(config, indent=1))
     return path
 

@@ -1,16 +1,8 @@
-// Runs a function on every rank of an in-process group, one thread a rank.
+// RunRanks under the name that tests use.
 #pragma once
 
-#include <vector>
-
-#include "absl/functional/function_ref.h"
-#include "absl/status/status.h"
-#include "parallel/communicator.h"
+#include "parallel/local/run_ranks.h"
 
 namespace osler::testing {
-
-// What `body` returned on each rank, by rank; an exception it threw is a status (CatchTorch). A
-// rank that returns leaves the group, so that the others never wait for it. Joins all threads.
-std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body);
-
+using ::osler::RunRanks;
 }  // namespace osler::testing

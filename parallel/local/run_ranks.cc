@@ -1,4 +1,4 @@
-#include "tests/testing/run_ranks.h"
+#include "parallel/local/run_ranks.h"
 
 #include <memory>
 #include <thread>
@@ -7,10 +7,11 @@
 #include "base/torch_status.h"
 #include "parallel/local/local_communicator.h"
 
-namespace osler::testing {
+namespace osler {
 
-std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body) {
-  std::vector<std::unique_ptr<Communicator>> group = MakeLocalGroup(n);
+std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body,
+                                   const CommunicatorOptions& options) {
+  std::vector<std::unique_ptr<Communicator>> group = MakeLocalGroup(n, options);
   std::vector<absl::Status> results(group.size());
   std::vector<std::thread> threads;
   for (size_t r = 0; r < group.size(); ++r) {
@@ -23,4 +24,4 @@ std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communi
   return results;
 }
 
-}  // namespace osler::testing
+}  // namespace osler

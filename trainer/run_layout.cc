@@ -1,0 +1,39 @@
+#include "trainer/run_layout.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+
+namespace osler {
+
+absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) {
+  MeshShape shape;
+  shape.sizes = {mesh.pipeline(), mesh.data(), mesh.shard(), mesh.context(), mesh.tensor()};
+  if (mesh.has_data()) return shape;
+  int64_t others = 1;
+  for (const int32_t size : {mesh.pipeline(), mesh.shard(), mesh.context(), mesh.tensor()}) {
+    if (__builtin_mul_overflow(others, int64_t{size}, &others))
+      return ConfigError("the mesh has more ranks than can be counted: lower its axes");
+  }
+  if (world_size % others != 0) {
+    return ConfigError(absl::StrCat(
+        "the mesh (pipeline: ", mesh.pipeline(), ", shard: ", mesh.shard(),
+        ", context: ", mesh.context(), ", tensor: ", mesh.tensor(), ") needs a multiple of ",
+        others, " ranks, but ", world_size, world_size == 1 ? " runs" : " run", ": start ",
+        (world_size / others + 1) * others, " of them, or lower an axis"));
+  }
+  shape.sizes[static_cast<size_t>(Axis::kData)] = static_cast<int>(world_size / others);
+  return shape;
+}
+
+StepOptions StepOptionsOf(const config::Train& config) {
+  const config::Optimizer& o = config.optimizer();
+  StepOptions options;
+  options.recompute =
+      config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.micro_batch = config.train().micro_batch();
+  options.clip_norm = o.clip_norm();
+  options.adamw = {o.betas(0), o.betas(1), o.eps()};
+  return options;
+}
+
+}  // namespace osler

@@ -1,0 +1,17 @@
+// From a configuration to how a run is laid out on its ranks.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "configs/schema/train.pb.h"
+#include "parallel/mesh.h"
+#include "trainer/step.h"
+
+namespace osler {
+
+// mesh.data, where the configuration leaves it out, is what the other axes leave of the ranks;
+// config error when they do not divide them.
+absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size);
+
+StepOptions StepOptionsOf(const config::Train& config);
+
+}  // namespace osler
