@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "kernels/linear_cross_entropy.h"
 #include "trainer/gradient_reduce.h"
+#include "trainer/loss/parallel_loss.h"
 #include "trainer/residency.h"
 
 namespace osler {
@@ -175,8 +175,9 @@ void StagePass::FinishForward(int64_t micro_batch, const at::Tensor& x) {
     loss = TrainHead(flight, x);
   } else {
     const at::NoGradGuard no_grad;
-    const at::Tensor log_probs = TargetLogProbs(x, parts_.store.slot(parts_.model.head_slot).local,
-                                                flight.batch.targets_T, kChunkTokens);
+    const at::Tensor log_probs = ParallelTargetLogProbs(
+        flight.batch.inputs.tensor, x, parts_.store.slot(parts_.model.head_slot).local,
+        flight.batch.targets_T, kChunkTokens);
     loss = {-log_probs.to(at::kDouble).sum().item<double>(), flight.batch.target_tokens};
   }
   Leave();
@@ -187,8 +188,8 @@ LossSum StagePass::TrainHead(InFlight& flight, const at::Tensor& x) {
   const ParameterSlot& head = parts_.store.slot(slot);
   const at::Tensor sum = head.trainable ? task_.gradients->Accumulator(slot) : at::Tensor();
   LinearCrossEntropyResult loss =
-      LinearCrossEntropy(x, head.local, flight.batch.targets_T, sum,
-                         {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
+      ParallelLoss(flight.batch.inputs.tensor, x, head.local, flight.batch.targets_T, sum,
+                   {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
   return {loss.loss_sum, loss.count};
