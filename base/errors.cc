@@ -9,6 +9,7 @@ namespace osler {
 namespace {
 
 constexpr char kClassUrl[] = "osler/exit_code";
+constexpr char kCommunicationUrl[] = "osler/communication";
 
 absl::StatusCode StatusCodeOf(ExitCode code) {
   switch (code) {
@@ -32,6 +33,14 @@ absl::Status MakeError(ExitCode code, std::string_view message) {
 absl::Status ConfigError(std::string_view message) { return MakeError(ExitCode::kConfig, message); }
 absl::Status DataError(std::string_view message) { return MakeError(ExitCode::kData, message); }
 absl::Status DeviceError(std::string_view message) { return MakeError(ExitCode::kDevice, message); }
+absl::Status CommunicationError(std::string_view message) {
+  absl::Status status = DeviceError(message);
+  status.SetPayload(kCommunicationUrl, absl::Cord("1"));
+  return status;
+}
+bool IsCommunicationError(const absl::Status& status) {
+  return status.GetPayload(kCommunicationUrl).has_value();
+}
 absl::Status CheckpointError(std::string_view message) {
   return MakeError(ExitCode::kCheckpoint, message);
 }

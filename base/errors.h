@@ -26,6 +26,9 @@ enum class ExitCode : int {
 absl::Status ConfigError(std::string_view message);
 absl::Status DataError(std::string_view message);
 absl::Status DeviceError(std::string_view message);
+// A device error that says only that other ranks cannot be reached: its cause may lie with them.
+absl::Status CommunicationError(std::string_view message);
+bool IsCommunicationError(const absl::Status& status);
 absl::Status CheckpointError(std::string_view message);
 absl::Status StoppedError(std::string_view message);
 absl::Status MakeError(ExitCode code, std::string_view message);

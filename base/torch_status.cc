@@ -21,7 +21,7 @@ absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
   } catch (const c10::OutOfMemoryError& e) {
     return DeviceError("out of memory: " + FirstLine(e.what_without_backtrace()));
   } catch (const c10::DistError& e) {
-    return DeviceError(FirstLine(e.what_without_backtrace()));
+    return CommunicationError(FirstLine(e.what_without_backtrace()));
   } catch (const c10::Error& e) {
     const std::string message = FirstLine(e.what_without_backtrace());
     if (message.find("can't allocate memory") != std::string::npos) {  // the CPU allocator's words

@@ -16,6 +16,7 @@
 namespace osler {
 namespace {
 
+constexpr double kMostSeconds = 1e6;
 constexpr int64_t kMostPacks =
     int64_t{1} << 52;  // packs are numbered in metrics, where JSON readers use doubles
 
@@ -220,6 +221,23 @@ void CheckOptimizer(const config::Optimizer& optimizer, Rules& rules) {
   CheckGroups(optimizer, rules);
 }
 
+void CheckCommunication(const config::Communication& communication, Rules& rules) {
+  const auto check = [&](double seconds, const char* name) {
+    rules.Require(std::isfinite(seconds) && seconds > 0 && seconds <= kMostSeconds,
+                  fmt::format("communication.{}", name),
+                  fmt::format("{} is no time to wait; use a number of seconds above 0", seconds));
+  };
+  check(communication.connect_seconds(), "connect_seconds");
+  check(communication.heartbeat_seconds(), "heartbeat_seconds");
+  check(communication.silence_seconds(), "silence_seconds");
+  check(communication.timeout_seconds(), "timeout_seconds");
+  rules.Require(
+      communication.silence_seconds() >= 2 * communication.heartbeat_seconds(),
+      "communication.silence_seconds",
+      fmt::format("{} is too short for a sign of life every {} s; use at least twice that",
+                  communication.silence_seconds(), communication.heartbeat_seconds()));
+}
+
 }  // namespace
 
 std::string ValidationName(const config::ValidationSource& source) {
@@ -248,6 +266,7 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
   CheckDevice(config.train(), rules);
   CheckOptimizer(config.optimizer(), rules);
   CheckValidation(config, rules);
+  CheckCommunication(config.communication(), rules);
   const config::Schedule& schedule = config.schedule();
   rules.Require(schedule.warmup_steps() >= 0, "schedule.warmup_steps",
                 fmt::format("{} is negative; use 0 for no warm-up", schedule.warmup_steps()));

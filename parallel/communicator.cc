@@ -171,9 +171,13 @@ void Communicator::Check(const Collective& collective) const {
   const auto ranks = static_cast<size_t>(size()), self = static_cast<size_t>(rank());
   TORCH_CHECK(collective.tensors.size() == ranks && collective.receive.size() == ranks,
               "an all-to-all takes one tensor for each of ", ranks, " ranks");
-  TORCH_CHECK(collective.tensors[self].numel() == collective.receive[self].numel() &&
-                  collective.tensors[self].scalar_type() == collective.receive[self].scalar_type(),
+  TORCH_CHECK(collective.tensors[self].numel() == collective.receive[self].numel(),
               "an all-to-all's own parts differ");
+  for (size_t r = 0; r < ranks; ++r) {
+    TORCH_CHECK(collective.tensors[r].scalar_type() == collective.tensors[0].scalar_type() &&
+                    collective.receive[r].scalar_type() == collective.tensors[0].scalar_type(),
+                "an all-to-all of several dtypes");
+  }
 }
 
 std::unique_ptr<Communicator> Communicator::Split(int color, int key, std::string_view name) {

@@ -102,8 +102,8 @@ class Communicator {
   // undefined afterwards.
   [[nodiscard]] Handle ReduceScatter(std::vector<at::Tensor> xs, std::string_view what = {});
   [[nodiscard]] Handle Broadcast(at::Tensor x, int root, std::string_view what = {});
-  // send[r] goes to rank r and arrives in its receive[own rank]; dtypes and element counts agree
-  // pairwise, may differ between pairs and be zero; the own part is copied.
+  // send[r] goes to rank r and arrives in its receive[own rank]: tensors of one dtype; element
+  // counts agree pairwise, may differ between pairs and be zero; the own part is copied.
   [[nodiscard]] Handle AllToAll(std::vector<at::Tensor> send, std::vector<at::Tensor> receive,
                                 std::string_view what = {});
   // Point to point, apart from the order of the group's collectives; a pair's transfers arrive in
@@ -132,6 +132,7 @@ class Communicator {
   Traffic traffic() const { return {bytes_sent(), collectives_.load(std::memory_order_relaxed)}; }
   // The rank's own, shared by all its groups.
   FlightRecorder& recorder() const { return *recorder_; }
+  const std::shared_ptr<FlightRecorder>& shared_recorder() const { return recorder_; }
 
  protected:
   Communicator(std::string name, std::shared_ptr<FlightRecorder> recorder)
@@ -143,7 +144,6 @@ class Communicator {
   virtual std::unique_ptr<Communicator> StartSplit(int color, int key, std::string name) = 0;
   virtual int64_t bytes_sent() const = 0;
   virtual at::DeviceType device_type() const { return at::kCPU; }
-  const std::shared_ptr<FlightRecorder>& shared_recorder() const { return recorder_; }
   // How many collectives of the group this rank has started, empty ones too.
   int64_t sequence() const { return sequence_; }
 

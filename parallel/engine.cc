@@ -26,43 +26,23 @@ void Pause(int idle) {
 
 }  // namespace
 
-Transfer& Exchange::Post(int peer, void* data, size_t bytes) {
-  const uint32_t channel = group_.channel + (operation_.point_to_point() ? 1 : 0);
-  return operation_.transfers_.emplace_back(
-      operation_.tally_, group_.ranks[static_cast<size_t>(peer)], channel, data, bytes);
-}
-
-void Exchange::SendNote(int to, const void* data, int64_t bytes, int64_t payload) {
-  group_.bytes_sent.fetch_add(payload, std::memory_order_relaxed);
-  group_.member->transport->Send(Post(to, const_cast<void*>(data), static_cast<size_t>(bytes)));
-}
-
-void Exchange::Send(int to, const void* data, int64_t bytes) {
-  constexpr auto kMost = static_cast<int64_t>(kMaxMessageBytes);
-  for (int64_t begin = 0; begin < bytes; begin += kMost) {
-    const int64_t part = std::min(kMost, bytes - begin);
-    SendNote(to, static_cast<const char*>(data) + begin, part, part);
+class Engine::Visit {
+ public:
+  explicit Visit(Engine& engine) : engine_(engine) {
+    ++engine_.visits_;
+    lock_ = std::unique_lock(engine_.mutex_);
   }
-}
-
-Transfer* Exchange::Receive(int from, void* data, int64_t bytes) {
-  constexpr auto kMost = static_cast<int64_t>(kMaxMessageBytes);
-  Transfer* last = nullptr;
-  for (int64_t begin = 0; begin < bytes; begin += kMost) {
-    last = &Post(from, static_cast<char*>(data) + begin,
-                 static_cast<size_t>(std::min(kMost, bytes - begin)));
-    group_.member->transport->Receive(*last);
+  ~Visit() {
+    const bool last = --engine_.visits_ == 0;
+    if (last && engine_.polled_ && !engine_.active_.empty()) engine_.work_.notify_one();
   }
-  return last;
-}
+  Visit(const Visit&) = delete;
+  std::unique_lock<std::mutex>& lock() { return lock_; }
 
-int Exchange::world_rank() const { return group_.member->transport->rank(); }
-
-int Exchange::world_rank(int rank) const { return group_.ranks[static_cast<size_t>(rank)]; }
-
-const std::string& Exchange::group_name() const { return group_.name; }
-
-void Operation::Wait() { engine_.Wait(*this); }
+ private:
+  Engine& engine_;
+  std::unique_lock<std::mutex> lock_;
+};
 
 Engine::Engine(std::vector<std::unique_ptr<Transport>> transports,
                const CommunicatorOptions& options)
@@ -76,23 +56,20 @@ Engine::Engine(std::vector<std::unique_ptr<Transport>> transports,
 }
 
 Engine::~Engine() {
-  if (!polled_) return;
   {
-    std::unique_lock lock(mutex_);
-    const Clock::time_point deadline = Clock::now() + options_.timeout;
-    ++waiting_;
-    for (int idle = 0; !active_.empty() && !abandoned_ && Clock::now() < deadline;) {
-      idle = Drive() ? 0 : idle + 1;
-      lock.unlock();
-      Pause(idle);
-      lock.lock();
+    Visit visit(*this);
+    if (polled_) {
+      DrivePolled(
+          visit.lock(), [&] { return active_.empty() || abandoned_; },
+          Clock::now() + options_.timeout);
     }
-    // Ranks that still wait must not take this one's end for an orderly one.
-    if (!active_.empty()) members_.front()->transport->Abandon();
+    // Ranks that wait for the rest must not take this end for an orderly one.
+    for (const std::shared_ptr<Group>& group : active_) Fail(*group, "the rank's world has ended");
+    active_.clear();
     stop_ = true;
     work_.notify_one();
   }
-  thread_.join();
+  if (polled_) thread_.join();
 }
 
 std::shared_ptr<Group> Engine::Open(Member& member, std::vector<int> ranks, int rank,
@@ -103,26 +80,26 @@ std::shared_ptr<Group> Engine::Open(Member& member, std::vector<int> ranks, int 
   group->rank = rank;
   group->channel = channel;
   group->name = std::move(name);
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   member.next_channel = channel + 2;
   return group;
 }
 
 void Engine::Close(Group& group) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   group.closing = true;
   LeaveIfDone(group);
   if (!polled_) Drive();  // others may have waited for this rank
 }
 
 void Engine::Abandon(Member& member) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   abandoned_ = true;
   member.transport->Abandon();
 }
 
 void Engine::Abort(Member& member, const std::string& reason) {
-  const std::lock_guard lock(mutex_);
+  const Visit visit(*this);
   if (!member.failure.empty()) return;
   member.failure = reason;
   for (const std::shared_ptr<Group>& group : active_) {
@@ -133,62 +110,49 @@ void Engine::Abort(Member& member, const std::string& reason) {
 }
 
 void Engine::Start(const std::shared_ptr<Group>& group, std::shared_ptr<Operation> operation) {
-  const std::lock_guard lock(mutex_);
-  operation->group_ = group.get();
+  const Visit visit(*this);
+  operation->group_ = group;
   const std::string& failure =
       group->member->failure.empty() ? group->failure : group->member->failure;
   if (!failure.empty()) return Finish(*operation, failure);
-  if (operation->point_to_point()) {
-    group->transfers.push_back(std::move(operation));
-  } else {
-    group->collectives.push_back(std::move(operation));
-  }
+  group->lanes[operation->lane()].push_back(std::move(operation));
   if (!group->active) {
     group->active = true;
     active_.push_back(group);
   }
   Drive();
-  if (polled_ && waiting_ == 0 && !active_.empty()) work_.notify_one();
 }
 
 void Engine::Wait(Operation& operation) {
   if (!operation.Done()) {
-    std::unique_lock lock(mutex_);
+    Visit visit(*this);
     const Clock::time_point deadline = Clock::now() + options_.timeout;
+    const auto done = [&] { return operation.Done(); };
     if (polled_) {
-      WaitPolled(lock, operation, deadline);
-    } else {
-      const auto done = [&] { return operation.Done(); };
-      if (!operation.group_->member->changed.wait_until(lock, deadline, done)) {
-        Fail(*operation.group_, TimedOut(operation));
-      }
+      DrivePolled(visit.lock(), done, deadline);
+    } else if (!done()) {
+      operation.group_->member->changed.wait_until(visit.lock(), deadline, done);
     }
+    if (!done()) Fail(*operation.group_, TimedOut(operation));
   }
   if (!operation.error_.empty()) C10_THROW_ERROR(DistError, operation.error_);
 }
 
-void Engine::WaitPolled(std::unique_lock<std::mutex>& lock, Operation& operation,
-                        Clock::time_point deadline) {
-  ++waiting_;
-  for (int idle = 0; !operation.Done();) {
+void Engine::DrivePolled(std::unique_lock<std::mutex>& lock, absl::FunctionRef<bool()> done,
+                         Clock::time_point deadline) {
+  for (int idle = 0; !done() && Clock::now() < deadline;) {
     idle = Drive() ? 0 : idle + 1;
-    if (operation.Done()) break;
-    if (Clock::now() >= deadline) {
-      Fail(*operation.group_, TimedOut(operation));
-      break;
-    }
+    if (done()) return;
     lock.unlock();
     Pause(idle);
     lock.lock();
   }
-  --waiting_;
-  if (waiting_ == 0 && !active_.empty()) work_.notify_one();
 }
 
 void Engine::RunThread() {
   std::unique_lock lock(mutex_);
   for (int idle = 0; !stop_;) {
-    if (active_.empty() || waiting_ > 0) {
+    if (active_.empty() || visits_ > 0) {
       work_.wait(lock);
       idle = 0;
       continue;
@@ -202,13 +166,15 @@ void Engine::RunThread() {
 
 bool Engine::Drive() {
   bool any = false;
-  for (bool changed = true; changed; any |= changed) {
+  if (polled_ && !active_.empty()) members_.front()->transport->Poll();
+  for (bool changed = true; changed;) {
     changed = false;
-    if (polled_ && !active_.empty()) members_.front()->transport->Poll();
     for (size_t i = 0; i < active_.size(); ++i) changed |= Step(*active_[i]);
+    any |= changed;
+    if (polled_) break;  // somebody else may want the lock
   }
   std::erase_if(active_, [](const std::shared_ptr<Group>& group) {
-    group->active = !group->collectives.empty() || !group->transfers.empty();
+    group->active = !group->lanes.empty();
     return !group->active;
   });
   return any;
@@ -216,32 +182,29 @@ bool Engine::Drive() {
 
 bool Engine::Step(Group& group) {
   bool changed = false;
-  for (auto next = group.transfers.begin(); next != group.transfers.end();) {
-    const auto transfer = next++;
-    bool finished = false;
-    changed |= Advance(group, **transfer, finished);
-    if (!group.failure.empty()) return true;
-    if (finished) group.transfers.erase(transfer);
-  }
-  bool finished = true;
-  while (finished && !group.collectives.empty()) {
-    finished = false;
-    changed |= Advance(group, *group.collectives.front(), finished);
-    if (!group.failure.empty()) return true;
-    if (finished) group.collectives.pop_front();
+  for (auto next = group.lanes.begin(); next != group.lanes.end();) {
+    const auto lane = next++;
+    auto& queue = lane->second;
+    do {
+      changed |= Advance(group, *queue.front());
+      if (!group.failure.empty()) return true;  // and the lanes are gone
+      if (!queue.front()->Done()) break;
+      queue.pop_front();
+    } while (!queue.empty());
+    if (queue.empty()) group.lanes.erase(lane);
   }
   if (changed) LeaveIfDone(group);
   return changed;
 }
 
-bool Engine::Advance(Group& group, Operation& operation, bool& finished) {
+bool Engine::Advance(Group& group, Operation& operation) {
   bool changed = false;
-  while (!finished) {
+  while (true) {
     if (operation.tally_.broken > 0) {
       Fail(group, Broken(operation));
       return true;
     }
-    if (operation.tally_.under_way > 0) break;
+    if (operation.tally_.under_way > 0) return changed;
     changed = true;
     Exchange exchange(group, operation);
     std::deque<Transfer>& transfers = operation.transfers_;
@@ -252,10 +215,11 @@ bool Engine::Advance(Group& group, Operation& operation, bool& finished) {
       Fail(group, std::string(next.status().message()));
       return true;
     }
-    finished = *next == Operation::Next::kDone;
+    if (*next == Operation::Next::kDone) {
+      Finish(operation, {});
+      return true;
+    }
   }
-  if (finished) Finish(operation, {});
-  return changed;
 }
 
 void Engine::Finish(Operation& operation, const std::string& error) {
@@ -272,53 +236,55 @@ void Engine::Fail(Group& group, const std::string& why) {
     Finish(*operation, why);
     if (operation->tally_.under_way > 0) stranded_.push_back(std::move(operation));
   };
-  for (std::shared_ptr<Operation>& operation : group.collectives) end(operation);
-  for (std::shared_ptr<Operation>& operation : group.transfers) end(operation);
-  group.collectives.clear();
-  group.transfers.clear();
+  for (auto& [_, lane] : group.lanes) {
+    for (std::shared_ptr<Operation>& operation : lane) end(operation);
+  }
+  group.lanes.clear();
   abandoned_ = true;
   group.member->transport->Abandon();
   LeaveIfDone(group);
 }
 
 void Engine::LeaveIfDone(Group& group) {
-  if (!group.closing || group.left) return;
-  if (!group.collectives.empty() || !group.transfers.empty()) return;
+  if (!group.closing || group.left || !group.lanes.empty()) return;
   group.left = true;
   group.member->transport->Leave(group.channel);
   group.member->transport->Leave(group.channel + 1);
 }
 
-std::string Engine::Broken(const Operation& operation) const {
+std::string Engine::NameOf(const Operation& operation) {
   const Group& group = *operation.group_;
+  return absl::StrCat("rank ", group.member->transport->rank(), "'s ", operation.Describe(),
+                      " in group ", group.name);
+}
+
+std::string Engine::Broken(const Operation& operation) const {
   const Transfer* first = nullptr;
   for (const Transfer& transfer : operation.transfers_) {
     if (transfer.state() == Transfer::State::kFailed) {
-      return absl::StrCat("the ", operation.Describe(), " failed on rank ",
-                          group.member->transport->rank(), ", group ", group.name,
-                          ", in its exchange with rank ", transfer.peer, ": ", transfer.error());
+      return absl::StrCat(NameOf(operation), " failed in its exchange with rank ", transfer.peer,
+                          ": ", transfer.error());
     }
     if (transfer.state() != Transfer::State::kLeft) continue;
     if (first == nullptr || transfer.left_order() < first->left_order()) first = &transfer;
   }
   OSLER_CHECK(first != nullptr);
+  const Group& group = *operation.group_;
   return absl::StrCat("rank ", first->peer, " left before the ", operation.Describe(),
-                      " that rank ", group.member->transport->rank(), " waited in, group ",
+                      " that rank ", group.member->transport->rank(), " waited in, in group ",
                       group.name, ": see rank ", first->peer, "'s own error");
 }
 
 std::string Engine::TimedOut(const Operation& operation) const {
-  const Group& group = *operation.group_;
-  // What it waits for is what the group's first collective waits for.
-  const Operation& head = operation.point_to_point() ? operation : *group.collectives.front();
+  // It may stand behind another one.
+  const Operation& head = *operation.group_->lanes.at(operation.lane()).front();
   std::vector<int> missing;
   for (const Transfer& transfer : head.transfers_) {
     if (transfer.state() == Transfer::State::kUnderWay) missing.push_back(transfer.peer);
   }
   std::sort(missing.begin(), missing.end());
   missing.erase(std::unique(missing.begin(), missing.end()), missing.end());
-  return absl::StrCat("the ", head.Describe(), " on rank ", group.member->transport->rank(),
-                      ", group ", group.name, ", did not end within ", options_.timeout.count(),
+  return absl::StrCat(NameOf(head), " did not end within ", options_.timeout.count(),
                       " ms: it waits for rank", missing.size() == 1 ? " " : "s ",
                       absl::StrJoin(missing, ", "),
                       "; a rank may hang, or be in another collective: see the other ranks' logs");

@@ -2,7 +2,8 @@
 //
 // An operation is a sequence of phases: transfers that are all under way together, then local
 // arithmetic that leads to the next phase. The collectives of a group run one after another, in the
-// order they were started; groups, and transfers from point to point, go side by side.
+// order they were started, and so do the transfers from one rank to another; apart from that
+// everything goes side by side.
 //
 // Who works: a transport that is polled has a thread that moves things on while the ranks compute,
 // and sleeps when there is nothing to do; a rank that waits does so itself, which is quicker. One
@@ -15,15 +16,16 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/functional/function_ref.h"
 #include "parallel/communicator.h"
+#include "parallel/operation.h"
 #include "parallel/transport.h"
 
 namespace osler {
@@ -31,58 +33,6 @@ namespace osler {
 struct CommunicatorOptions {
   // How long a wait may last without the operation's end. Shared by all groups of a world.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
-};
-
-class Engine;
-struct Group;
-
-// What an operation sees while it posts a phase. Ranks are those of the group.
-class Exchange {
- public:
-  // Long messages are cut.
-  void Send(int to, const void* data, int64_t bytes);
-  // One message, of which only `payload` bytes count as traffic.
-  void SendNote(int to, const void* data, int64_t bytes, int64_t payload);
-  // Room for `bytes`; what came is in order and, but for a single message, complete.
-  Transfer* Receive(int from, void* data, int64_t bytes);
-  int world_rank() const;  // this one's
-  int world_rank(int rank) const;
-  const std::string& group_name() const;
-
- private:
-  friend class Engine;
-  Exchange(Group& group, class Operation& operation) : group_(group), operation_(operation) {}
-  Transfer& Post(int peer, void* data, size_t bytes);
-
-  Group& group_;
-  Operation& operation_;
-};
-
-class Operation : public Work {
- public:
-  enum class Next { kTransfers, kDone };
-
-  Operation(Engine& engine, uint64_t record) : engine_(engine), record_(record) {}
-  void Wait() override;
-  bool Done() const override { return finished_.load(std::memory_order_acquire); }
-
-  // Called when no transfer is under way: first to start, then after each phase. Posts the next
-  // phase's transfers, or returns kDone. An error ends the group.
-  virtual absl::StatusOr<Next> Advance(Exchange& exchange) = 0;
-  virtual std::string Describe() const = 0;  // "all-reduce of 4 Float (sum) of model.norm.weight"
-  virtual bool point_to_point() const = 0;
-
- private:
-  friend class Engine;
-  friend class Exchange;
-
-  Engine& engine_;
-  const uint64_t record_;
-  Group* group_ = nullptr;
-  Transfer::Tally tally_;
-  std::deque<Transfer> transfers_;  // of this phase
-  std::string error_;               // set before finished_
-  std::atomic<bool> finished_ = false;
 };
 
 // A rank's part in an engine.
@@ -101,8 +51,8 @@ struct Group {
   int rank = 0;            // this one's
   uint32_t channel = 0;    // and channel + 1 for transfers from point to point
   std::string name;
-  std::deque<std::shared_ptr<Operation>> collectives;  // the first is under way
-  std::list<std::shared_ptr<Operation>> transfers;     // all are
+  // By lane, none empty; the first of each is under way.
+  std::map<int, std::deque<std::shared_ptr<Operation>>> lanes;
   std::string failure;
   bool closing = false, left = false, active = false;
   std::atomic<int64_t> bytes_sent = 0;
@@ -112,7 +62,8 @@ class Engine {
  public:
   // Transports all polled, or all not.
   Engine(std::vector<std::unique_ptr<Transport>> transports, const CommunicatorOptions& options);
-  // Polled: first ends what is under way, unless something failed.
+  // Polled: first moves what is under way to its end, unless something failed. Operations that are
+  // unfinished then, fail.
   ~Engine();
 
   Member& member(size_t i) { return *members_[i]; }
@@ -131,17 +82,22 @@ class Engine {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // Holds the lock for a caller. The thread, which would otherwise take it again and again, steps
+  // aside while anyone is inside or at the door.
+  class Visit;
 
   void RunThread();
   // The lock is held in all that follow. The first three return whether anything went on.
   bool Drive();
   bool Step(Group& group);
-  bool Advance(Group& group, Operation& operation, bool& finished);
+  bool Advance(Group& group, Operation& operation);
   void Finish(Operation& operation, const std::string& error);
   void Fail(Group& group, const std::string& why);
   void LeaveIfDone(Group& group);
-  void WaitPolled(std::unique_lock<std::mutex>& lock, Operation& operation,
-                  Clock::time_point deadline);
+  // Until it is done or the time is over.
+  void DrivePolled(std::unique_lock<std::mutex>& lock, absl::FunctionRef<bool()> done,
+                   Clock::time_point deadline);
+  static std::string NameOf(const Operation& operation);  // with rank and group
   std::string Broken(const Operation& operation) const;
   std::string TimedOut(const Operation& operation) const;
 
@@ -152,7 +108,7 @@ class Engine {
   std::vector<std::shared_ptr<Group>> active_;  // with something under way
   // Operations that failed with transfers under way: their memory may still be written.
   std::vector<std::shared_ptr<Operation>> stranded_;
-  int waiting_ = 0;  // ranks that drive by themselves
+  std::atomic<int> visits_ = 0;
   bool polled_ = false, abandoned_ = false, stop_ = false;
   std::thread thread_;
 };

@@ -1,34 +1,43 @@
-// How this process was started, and the world communicator that follows from it.
+// How this process was started: its rank, the number of ranks, and how they find each other.
 //
-// Environment, first match wins: Open MPI (OMPI_COMM_WORLD_RANK), Slurm under srun with PMIx, other
-// PMIx/PMI; otherwise one process alone. Contradictions between the environment and MPI are device
-// errors that print both.
+// What counts, first match first: flags, torchrun's variables, Open MPI's, PMIx's and PMI's,
+// Slurm's; docs/faults.md has the table. Two that speak of the same ranks must agree: a
+// contradiction is a device error that prints both.
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "parallel/communicator.h"
+#include "parallel/tcp/socket.h"
 
 namespace osler {
+
+// What the command line says; what is absent comes from the environment.
+struct LaunchFlags {
+  std::optional<int> rank, world_size;  // both or none
+  std::string master;                   // HOST:PORT of rank 0; replaces MASTER_ADDR, MASTER_PORT
+};
+
+// What moves bytes between the ranks' CPUs.
+enum class Network { kNone, kMpi, kTcp };
 
 struct LaunchInfo {
   int rank = 0, world_size = 1, local_rank = 0,
       local_size = 1;    // local: on this host, as far as the launcher tells
-  std::string launcher;  // "alone", "Open MPI", "PMIx", "PMI", "Slurm"
+  std::string launcher;  // "alone", "flags", "torchrun", "Open MPI", "PMIx", "PMI", "Slurm"
+  Network network = Network::kNone;
+  tcp::Endpoint master = {};  // TCP: where rank 0 listens
+  // Not empty: torchrun's agent listens at `master`, and its store has rank 0's address under
+  // this key.
+  std::string agent_key = {};
 };
 
-// Device error for an environment of several ranks that MPI knows nothing of (torchrun's RANK and
-// WORLD_SIZE, srun without PMIx): going on would train the same model several times over.
-absl::StatusOr<LaunchInfo> DetectLaunch();
+absl::StatusOr<LaunchInfo> DetectLaunch(const LaunchFlags& flags = {});
 
 // The same over any environment: `env` returns a variable's value, or null.
-absl::StatusOr<LaunchInfo> DetectLaunchFrom(absl::FunctionRef<const char*(const char*)> env);
-
-// Initialises MPI when launched under it (once per process) and returns the world; MPI is finalised
-// when the last communicator goes. Alone: a group of one, MPI is never touched.
-absl::StatusOr<std::unique_ptr<Communicator>> ConnectWorld(const LaunchInfo& launch);
+absl::StatusOr<LaunchInfo> DetectLaunchFrom(absl::FunctionRef<const char*(const char*)> env,
+                                            const LaunchFlags& flags = {});
 
 }  // namespace osler

@@ -4,15 +4,9 @@
 #include <memory>
 
 #include "parallel/communicator.h"
-#include "parallel/engine.h"
+#include "parallel/message_meeting.h"
 
 namespace osler {
-
-// Which rank of a group a collective is made for, and where it stands in the group's order.
-struct Place {
-  int rank = 0, size = 1;
-  int64_t sequence = 0;
-};
 
 // `collective` has passed Communicator::Run's checks.
 std::shared_ptr<Operation> MakeMessageOperation(Collective collective, const Place& place,

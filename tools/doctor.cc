@@ -37,7 +37,9 @@
 #include "model/registry.h"
 #include "parallel/launch.h"
 #include "parallel/mpi/mpi_communicator.h"
+#include "parallel/world.h"
 #include "tools/commands.h"
+#include "tools/launch_flags.h"
 #include "tools/version.h"
 
 namespace osler {
@@ -52,6 +54,7 @@ constexpr int64_t kReduceMiB = 64;
 struct DoctorOptions {
   std::string path = ".";
   bool json = false;
+  LaunchFlags launch;
 };
 
 // The findings of one rank: lines for people and the same facts as JSON.
@@ -329,7 +332,9 @@ void Group(Communicator& world, const LaunchInfo& launch, Fs& fs, int& ranks_her
   for (size_t r = 0; r < hosts.size(); ++r)
     places.push_back(absl::StrCat("rank ", r, " on ", hosts[r]));
   out.Ok("launch", absl::StrCat(launch.launcher, ": ", absl::StrJoin(places, ", ")));
-  out.Ok("mpi", absl::StrCat(MpiLibraryVersion(), ": all ranks answer"));
+  const bool mpi = launch.network == Network::kMpi;
+  out.Ok(mpi ? "mpi" : "tcp",
+         absl::StrCat(mpi ? MpiLibraryVersion() : "TCP", ": all ranks answer"));
 }
 
 // `rank` becomes this process's rank, as soon as it is known.
@@ -338,17 +343,17 @@ absl::Status Examine(Fs& fs, const DoctorOptions& options, int& rank, Findings& 
   Cpu(fs, out);
   Memory(fs, out);
   Disk(fs, options.path, out);
-  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
+  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch(options.launch));
   rank = launch.rank;
   SetLogRank(launch.rank, launch.world_size);
-  OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<Communicator> world, ConnectWorld(launch));
+  OSLER_ASSIGN_OR_RETURN(const World world, ConnectWorld(launch));
   return CatchTorch([&] {
     int ranks_here = 1;
-    Group(*world, launch, fs, ranks_here, out);
+    Group(*world.comm, launch, fs, ranks_here, out);
     Threads(ranks_here, launch.launcher != "alone", out);
     Gemm(out);  // all ranks at once, as in training
-    if (world->size() > 1) AllReduceSpeed(*world, out);
-    return AgreeOnStatus(*world, out.result());
+    if (world.comm->size() > 1) AllReduceSpeed(*world.comm, out);
+    return AgreeOnStatus(*world.comm, out.result());
   });
 }
 
@@ -375,8 +380,10 @@ void AddDoctorCommand(CLI::App& app, Fs& fs, Action& action) {
                    "Where runs would be written: its free space is checked")
       ->capture_default_str();
   command->add_flag("--json", options->json, "Also print the findings as one JSON line on stdout");
+  AddLaunchFlags(*command, options->launch);
   command->footer(
-      "Exit code 0 when osler can run here. Under mpirun it also names the ranks' hosts and "
+      "Exit code 0 when osler can run here. Under mpirun or torchrun it also names the ranks' "
+      "hosts and "
       "measures the all-reduce.\n"
       "Example: osler doctor --path /scratch/runs --json\n"
       "Example: mpirun -n 2 --bind-to none osler doctor");

@@ -3,11 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -19,7 +18,11 @@
 #include "configs/config.h"
 #include "parallel/launch.h"
 #include "parallel/mesh.h"
+#include "parallel/world.h"
 #include "tools/commands.h"
+#include "tools/launch_flags.h"
+#include "tools/rank_exit.h"
+#include "tools/version.h"
 #include "trainer/run_layout.h"
 #include "trainer/stop_signal.h"
 #include "trainer/trainer.h"
@@ -30,6 +33,7 @@ namespace {
 struct TrainFlags {
   std::string config;
   std::vector<std::string> overrides;
+  LaunchFlags launch;
 };
 
 // glibc returns large blocks to the system on every free; activations of one step are the next
@@ -69,49 +73,47 @@ absl::Status TrainOnMesh(Fs& fs, const config::Train& config, Communicator& worl
   return trainer->Run();
 }
 
-// log/exit.rankN.json: the rank's last words.
-void WriteExitRecord(Fs& fs, const config::Train& config, const LaunchInfo& launch,
-                     const absl::Status& status) {
-  const std::string directory = JoinPath(config.train().output(), "log");
-  const nlohmann::ordered_json record = {{"rank", launch.rank},
-                                         {"world_size", launch.world_size},
-                                         {"exit_code", static_cast<int>(ExitCodeOf(status))},
-                                         {"message", std::string(status.message())}};
-  absl::Status written = fs.MakeDirectories(directory);
-  if (written.ok()) {
-    written =
-        WriteFileDurably(fs, JoinPath(directory, absl::StrCat("exit.rank", launch.rank, ".json")),
-                         record.dump(2) + "\n");
-  }
-  if (!written.ok()) LogWarning("{}", std::string(written.message()));
+ControlTimes TimesOf(const config::Communication& communication) {
+  ControlTimes times;
+  times.heartbeat_s = communication.heartbeat_seconds();
+  times.silence_s = communication.silence_seconds();
+  times.connect_s = communication.connect_seconds();
+  return times;
 }
 
-// A device or internal failure may be this rank's alone, with others waiting in a collective: leave
-// without finalising MPI, which makes the launcher end them.
-void LeaveIfAlone(const LaunchInfo& launch, const absl::Status& status) {
-  const ExitCode code = ExitCodeOf(status);
-  if (launch.world_size == 1 || (code != ExitCode::kDevice && code != ExitCode::kBug)) return;
-  LogError("{}", std::string(status.message()));
-  std::fflush(nullptr);
-  std::_Exit(static_cast<int>(code));
+CommunicatorOptions OptionsOf(const config::Communication& communication) {
+  CommunicatorOptions options;
+  options.timeout =
+      std::chrono::milliseconds(static_cast<int64_t>(communication.timeout_seconds() * 1e3));
+  return options;
+}
+
+// What all ranks do together, from the first moment at which each knows of the others.
+absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config, World& world) {
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(*world.comm, config.status()));
+  OSLER_RETURN_IF_ERROR(
+      CheckSameOnAllRanks(*world.control, "configuration",
+                          absl::StrCat("osler_version: ", kOslerVersion, "\n", ToYaml(*config))));
+  return TrainOnMesh(fs, *config, *world.comm);
 }
 
 absl::Status Train(Fs& fs, const TrainFlags& flags) {
   InstallStopSignals();
   KeepFreedMemory();
-  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
+  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch(flags.launch));
   SetLogRank(launch.rank, launch.world_size);
-  OSLER_ASSIGN_OR_RETURN(config::Train config, LoadTrainConfig(fs, flags.config, flags.overrides));
-  MakePathsAbsolute(config);
+  absl::StatusOr<config::Train> config = LoadTrainConfig(fs, flags.config, flags.overrides);
+  // Others would wait for a rank whose configuration cannot be read: it tells them first.
+  if (!config.ok() && launch.world_size == 1) return config.status();
+  if (config.ok()) MakePathsAbsolute(*config);
   ChooseThreads(launch);
-  OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<Communicator> world, ConnectWorld(launch));
-  const absl::Status status = TrainOnMesh(fs, config, *world);
-  // A directory that belongs to another run keeps that run's last words.
-  const bool ours = ExitCodeOf(status) != ExitCode::kConfig &&
-                    status.message().find("another run") == absl::string_view::npos;
-  if (ours) WriteExitRecord(fs, config, launch, status);
-  LeaveIfAlone(launch, status);
-  return status;
+  const config::Communication communication =
+      config.ok() ? config->communication() : config::Communication();
+  OSLER_ASSIGN_OR_RETURN(World world,
+                         ConnectWorld(launch, TimesOf(communication), OptionsOf(communication)));
+  if (!config.ok()) return TrainTogether(fs, config, world);
+  RankExit exit(fs, world, config->train().output());
+  return exit.Finish(TrainTogether(fs, config, world));
 }
 
 }  // namespace
@@ -122,11 +124,13 @@ void AddTrainCommand(CLI::App& app, Fs& fs, Action& action) {
   command->footer(
       "Starts the run, or resumes it from its newest good checkpoint.\n"
       "Example: mpirun -n 2 --bind-to none osler train --config train.yaml --set "
-      "optimizer.lr=2e-4");
+      "optimizer.lr=2e-4\n"
+      "Example: torchrun --no-python --nproc-per-node 2 osler train --config train.yaml");
   command->add_option("--config", flags->config, "YAML file (docs/config.md)")->required();
   command->add_option("--set", flags->overrides, "override a setting: a.b=value (repeatable)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddLaunchFlags(*command, flags->launch);
   command->callback([&fs, &action, flags] { action = [&fs, flags] { return Train(fs, *flags); }; });
 }
 

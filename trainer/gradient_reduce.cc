@@ -97,7 +97,7 @@ void GradientReducer::Begin(int64_t micro_batches) {
   std::fill(done_.begin(), done_.end(), 0);
 }
 
-void GradientReducer::Add(int64_t slot, const at::Tensor& gradient) {
+void GradientReducer::Add(int64_t slot, at::Tensor gradient) {
   if (!store_.cuts_gradients()) return store_.AddGradient(slot, gradient);
   at::Tensor& whole = whole_[static_cast<size_t>(slot)];
   const int64_t padded = store_.PieceCount(slot) * store_.layout().shard_size;

@@ -50,8 +50,8 @@ class GradientReducer {
   // Zeroes all sums. BlockDone is going to be called `micro_batches` times for every slot.
   void Begin(int64_t micro_batches);
   // Adds a micro-batch's gradient of a slot: local's shape, dense or an embedding's sparse rows.
-  // One that nobody else holds may be used as a buffer.
-  void Add(int64_t slot, const at::Tensor& gradient);
+  // One that is moved in, and that nobody else holds, saves a copy.
+  void Add(int64_t slot, at::Tensor gradient);
   // What a kernel adds to in place of Add: local's shape, the dtype of sums; valid until BlockDone.
   at::Tensor Accumulator(int64_t slot);
   // This micro-batch's gradients of these slots are all in. Slots that are not trained are skipped.

@@ -9,8 +9,9 @@
 
 namespace osler {
 
-std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body) {
-  std::vector<std::unique_ptr<Communicator>> group = MakeLocalGroup(n);
+std::vector<absl::Status> RunRanks(int n, absl::FunctionRef<absl::Status(Communicator&)> body,
+                                   const CommunicatorOptions& options) {
+  std::vector<std::unique_ptr<Communicator>> group = MakeLocalGroup(n, options);
   std::vector<absl::Status> results(group.size());
   std::vector<std::thread> threads;
   for (size_t r = 0; r < group.size(); ++r) {

@@ -109,6 +109,32 @@ TEST_F(StoreTest, LoadsOnlyTheFilesItIsAskedFor) {
   EXPECT_TRUE(at::equal(weights.tensors[0].tensor, at::full({4, 3}, 5, at::kFloat)));
 }
 
+// A tensor in parts is made when its turn comes, and one that cannot be made fails the save.
+TEST_F(StoreTest, TensorsInParts) {
+  const at::Tensor value = at::full({2, 3}, 4, at::kFloat);
+  at::Tensor taken;
+  int made = 0;
+  CheckpointState state = MakeState(1);
+  state.tensors.push_back({"weights", "parts", {}});
+  state.tensors.back().parts = TensorParts{at::kFloat,
+                                           {2, 3},
+                                           [&] {
+                                             ++made;
+                                             return value;
+                                           },
+                                           [&](const at::Tensor& whole) { taken = whole.clone(); }};
+  ASSERT_THAT(Store().Save(1, state), IsOk());
+  EXPECT_EQ(made, 1);
+  ASSERT_THAT(Store().Load(1, state), IsOk());
+  EXPECT_TRUE(at::equal(taken, value));
+  state.tensors.back().parts->shape = {3, 2};
+  EXPECT_THAT(Store().Load(1, state),
+              Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("'parts'"), HasSubstr("[3, 2]"))));
+  state.tensors.back().parts->whole = []() -> at::Tensor { TORCH_CHECK(false, "no such part"); };
+  EXPECT_THAT(Store().Save(2, state), Fails(ExitCode::kCheckpoint, HasSubstr("no such part")));
+  EXPECT_THAT(*Store().Steps(), ElementsAre(1));
+}
+
 TEST_F(StoreTest, LoadWantsTheSameNamesShapesAndTypes) {
   SaveSteps({5});
   const auto load = [&](const auto& change) {

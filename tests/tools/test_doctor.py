@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -64,11 +65,25 @@ def test_a_path_that_is_not_there_is_a_setting_error(tmp_path):
     assert found["usable"] is False and level(found, "disk") == "FAIL"
 
 
-def test_torchrun_environment_is_refused():
+def test_torchrun_environment_without_an_address_is_refused():
     done = run("--json", RANK="0", WORLD_SIZE="2")
     assert done.returncode == 4
-    assert "mpirun -n 2" in done.stderr
+    assert "MASTER_ADDR" in done.stderr
     assert json.loads(done.stdout)["usable"] is False
+
+
+def test_two_plain_processes_measure_the_all_reduce_over_tcp():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        master = f"127.0.0.1:{s.getsockname()[1]}"
+    flags = [["--rank", str(r), "--world-size", "2", "--master", master] for r in range(2)]
+    other = subprocess.Popen([OSLER, "doctor", *flags[1]], stderr=subprocess.PIPE, text=True)
+    done = run("--json", *flags[0])
+    assert other.wait(60) == 0, other.stderr.read()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["launch"]["launcher"] == "flags" and found["launch"]["world_size"] == 2
+    assert found["all_reduce"]["bus_gb_per_s"] > 0.01 and level(found, "tcp") == "ok"
 
 
 def test_help_has_an_example():

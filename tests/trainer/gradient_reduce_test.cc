@@ -113,7 +113,7 @@ void Step(ParameterStore& store, Mesh& mesh, GradientReducer& reducer, const Lay
         at::Tensor gradient = GradientOf(store, slot, mesh.world().rank(), m);
         totals.Expect(store, slot, gradient);
         if (slot == 0) {  // half through a kernel, half from a lookup
-          reducer.Accumulator(slot).add_(gradient * 0.5);
+          reducer.Accumulator(slot).add_(gradient.mul(0.5));
           gradient = gradient.mul(0.5).to_sparse(1);
         }
         reducer.Add(slot, gradient.to(layout.dtype));

@@ -83,6 +83,27 @@ class Rank {
     return SumOverRanks({loss})[0];
   }
   double Norm() { return reducer_->GlobalNorm(); }
+  std::array<int64_t, kAxes> BytesSent() const {
+    std::array<int64_t, kAxes> bytes{};
+    for (size_t a = 0; a < kAxes; ++a)
+      bytes[a] = mesh_.comm(static_cast<Axis>(a)).traffic().bytes_sent;
+    return bytes;
+  }
+
+  // AdamW with clipping, two groups of parameters; the gradients of the first step are there.
+  void Train(int steps) {
+    std::vector<ParameterGroup> groups = {{1, 0.1, {}}, {0.5, 0, {}}};
+    for (size_t i = 0; i < store_.slots().size(); ++i) {
+      if (store_.slots()[i].trainable) groups[i % 2].slots.push_back(static_cast<int64_t>(i));
+    }
+    AdamW optimizer(store_, {.state = layout_.state}, groups);
+    for (int step = 1; step <= steps; ++step) {
+      if (step > 1) Step();
+      optimizer.Step(step, 1e-2, ClipFactor(Norm(), 0.5));
+      residency_->PiecesChanged();
+    }
+    residency_->Settle();
+  }
 
   // All packs on every reader.
   std::vector<LossSum> Evaluate() {
@@ -153,22 +174,21 @@ class Rank {
 // Puts pieces together; every element must come, and every time with the same bits.
 class Collector {
  public:
-  void Add(const ParameterStore& store, int64_t index) {
+  void Add(const ParameterStore& store, int64_t index, const at::Tensor& piece) {
     const ParameterSlot& slot = store.slot(index);
-    if (!slot.trainable || !slot.present) return;
+    if (!piece.defined()) return;
     const std::lock_guard lock(mutex_);
     auto [whole, fresh] = wholes_.try_emplace(slot.name);
     if (fresh) whole->second = at::full(slot.shape, std::nan(""), at::kDouble);
     const at::Tensor before = whole->second.clone();
-    PutPart(slot.gradient_piece, slot.slice, store.PieceBegin(index), whole->second);
+    PutPart(piece, slot.slice, store.PieceBegin(index), whole->second);
     const at::Tensor known = before.eq(before);
     EXPECT_TRUE(at::equal(before.masked_select(known), whole->second.masked_select(known)))
-        << "ranks hold different gradients of " << slot.name;
+        << "ranks hold different values of " << slot.name;
   }
   std::map<std::string, at::Tensor> Take() {
     for (const auto& [name, whole] : wholes_)
-      EXPECT_TRUE(whole.eq(whole).all().item<bool>())
-          << "parts of the gradient of " << name << " are on no rank";
+      EXPECT_TRUE(whole.eq(whole).all().item<bool>()) << "parts of " << name << " are on no rank";
     return std::move(wholes_);
   }
 
@@ -176,6 +196,11 @@ class Collector {
   std::mutex mutex_;
   std::map<std::string, at::Tensor> wholes_;
 };
+
+std::array<int64_t, kAxes> Less(std::array<int64_t, kAxes> a, const std::array<int64_t, kAxes>& b) {
+  for (size_t i = 0; i < kAxes; ++i) a[i] -= b[i];
+  return a;
+}
 
 double Norm(const at::Tensor& x) { return x.norm().item<double>(); }
 
@@ -229,33 +254,47 @@ std::string Describe(const Layout& layout) {
   }
   if (layout.chunks > 1) parts.push_back(absl::StrCat("interleave ", layout.chunks));
   if (layout.walk.recompute == RecomputeMode::kFull) parts.push_back("recompute");
+  if (layout.mesh.size(Axis::kShard) > 1)
+    parts.push_back(absl::StrCat("ZeRO ", static_cast<int>(layout.zero)));
   parts.push_back(absl::StrCat("micro-batch ", layout.micro_batch));
   return absl::StrJoin(parts, " × ");
 }
 
 Outcome Compute(const TinyCase& tiny, const Layout& layout) {
   Outcome outcome;
-  Collector collector;
+  Collector gradients, parameters;
   int ranks = 1;
   for (const int size : layout.mesh.sizes) ranks *= size;
   const auto statuses = RunRanks(ranks, [&](Communicator& world) -> absl::Status {
     OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, ParseModelSpec(tiny.config, "config"));
     OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(layout.mesh, world));
     Rank rank(tiny, layout, spec, mesh);
+    const auto bytes_before = rank.BytesSent();
     const LossSum loss = rank.Step();
+    const auto gradient_bytes = Less(rank.BytesSent(), bytes_before);
     const double norm = rank.Norm();
-    for (size_t i = 0; i < rank.store().slots().size(); ++i)
-      collector.Add(rank.store(), static_cast<int64_t>(i));
+    const auto collect = [&](Collector& collector, at::Tensor ParameterSlot::*piece) {
+      for (size_t i = 0; i < rank.store().slots().size(); ++i) {
+        collector.Add(rank.store(), static_cast<int64_t>(i), rank.store().slots()[i].*piece);
+      }
+    };
+    collect(gradients, &ParameterSlot::gradient_piece);
     const std::vector<LossSum> evaluated = rank.Evaluate();
+    const auto bytes_between = rank.BytesSent();
+    rank.Train(tiny.steps);
+    collect(parameters, &ParameterSlot::piece);
     if (world.rank() == 0) {
       outcome.loss = loss;
       outcome.norm = norm;
       outcome.evaluated = evaluated;
+      outcome.gradient_bytes = gradient_bytes;
+      outcome.update_bytes = Less(rank.BytesSent(), bytes_between);
     }
     return absl::OkStatus();
   });
   for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
-  outcome.gradients = collector.Take();
+  outcome.gradients = gradients.Take();
+  outcome.parameters = parameters.Take();
   return outcome;
 }
 
@@ -280,6 +319,21 @@ void ExpectSame(const Outcome& one, const Outcome& other) {
               1e-10 * std::max(Norm(gradient), 1e-6 * global))
         << name;
   }
+  for (const auto& [name, value] : one.parameters) {
+    EXPECT_LE(Norm(at::sub(other.parameters.at(name), value)), 1e-10 * Norm(value)) << name;
+  }
+}
+
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options) {
+  const auto world = MakeSingleCommunicator();
+  Mesh mesh = *Mesh::Create({}, *world);
+  GradientReducer gradients(store, mesh, {});
+  const LossSum loss = Walk::Alone(model, store, options)
+                           .Run(
+                               1, [&](int64_t) { return batch; }, gradient_scale, gradients);
+  gradients.Finish();
+  return loss;
 }
 
 }  // namespace osler::testing

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "data/loader.h"
 #include "model/parameter_store.h"
 #include "parallel/mesh.h"
+#include "trainer/optim/adamw.h"
 #include "trainer/walk.h"
 
 namespace osler::testing {
@@ -20,6 +22,7 @@ struct TinyCase {
   std::string config = {};                // the text of a config.json
   std::vector<std::string> trained = {};  // beginnings of the names of what is trained; empty: all
   int packs = 7;
+  int steps = 0;  // of AdamW after the gradients were compared
 };
 // Three layers each, an odd vocabulary where nothing cuts it; fields of the family.
 std::string TinyGemma(int layers, bool tied_head);
@@ -33,21 +36,28 @@ struct Layout {
   ZeroLevel zero = ZeroLevel::kOptimizer;
   int micro_batch = 1;  // packs
   WalkOptions walk = {};
+  StatePlace state = StatePlace::kWithParameters;  // of the optimizer
 };
 // "pipeline 2 × data 2", or the layout's name.
 std::string Describe(const Layout& layout);
 
 struct Outcome {
-  std::map<std::string, at::Tensor> gradients;  // whole, of the trained parameters
-  double norm = 0;                              // as the reducer says
-  LossSum loss;                                 // of the step, over all ranks
-  std::vector<LossSum> evaluated;               // by pack
+  std::map<std::string, at::Tensor> gradients;   // whole, of the trained parameters
+  std::map<std::string, at::Tensor> parameters;  // whole, after the steps
+  double norm = 0;                               // as the reducer says
+  LossSum loss;                                  // of the step, over all ranks
+  std::vector<LossSum> evaluated;                // by pack
 };
 // Fails the test when a rank fails, or when ranks that hold the same gradient differ in a bit.
 Outcome Compute(const TinyCase& tiny, const Layout& layout);
 
-// ‖Δg‖ ≤ 1e-10 · max(‖g‖, 1e-6 · global norm) for each parameter (DESIGN §5), and losses alike. All
-// gradients of `one` must be > 0.
+// ‖Δg‖ ≤ 1e-10 · max(‖g‖, 1e-6 · global norm) for each parameter (DESIGN §5), and losses alike;
+// parameters after the steps within 1e-10 of their norm. All gradients of `one` must be > 0.
 void ExpectSame(const Outcome& one, const Outcome& other);
+
+// A step of one micro-batch by a process alone, whose store then has the gradients of
+// gradient_scale · loss.
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options = {});
 
 }  // namespace osler::testing

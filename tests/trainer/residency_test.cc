@@ -104,7 +104,7 @@ TEST_P(ResidencyTest, SavedTensorsStayValid) {
     residency.Release(Slots{3});
     residency.Acquire(Slots{0});
     EXPECT_EQ(weight._version(), version);
-    const auto gradients = torch::autograd::grad({y}, {x, weight}, {at::ones_like(y)});
+    const auto gradients = torch::autograd::grad({y}, {x, weight}, {at::ones({2, 3}, at::kDouble)});
     EXPECT_TRUE(at::equal(gradients[0], at::mm(at::ones({2, 3}, at::kDouble), ValueOf(0).t())));
     residency.Release(Slots{0});
   });
@@ -119,20 +119,12 @@ TEST_P(ResidencyTest, GathersNewValuesAfterAStep) {
       residency.PiecesChanged();
       residency.Acquire(Slots{0, 1, 2, 3});
       for (size_t i = 0; i < 4; ++i) {
-        EXPECT_TRUE(at::equal(store.slots()[i].local, ValueOf(i) * (i < 3 ? 2 : 1))) << i;
+        EXPECT_TRUE(at::equal(store.slots()[i].local, ValueOf(i).mul(i < 3 ? 2 : 1))) << i;
       }
       EXPECT_THROW(residency.PiecesChanged(), c10::Error);  // in use
       residency.Release(Slots{0, 1, 2, 3});
     });
   }
-}
-
-TEST_P(ResidencyTest, ReadingWhatIsFreedThrows) {
-  OnRanks(ZeroLevel::kParameters, [](ParameterStore& store, Residency&, Communicator&) {
-    if (store.cuts_parameters()) {
-      EXPECT_THROW(store.slot(0).local.const_data_ptr(), c10::Error);
-    }
-  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ResidencyTest, ::testing::Values(1, 2, 3, 4));

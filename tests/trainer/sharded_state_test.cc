@@ -61,9 +61,9 @@ int RanksOf(const Layout& layout) {
 
 // One rank's parameters and optimizer. With a pipeline the first stage has the first three slots,
 // the last one the rest and the first.
-class Run {
+class TestRank {
  public:
-  Run(const Layout& layout, at::ScalarType dtype, Communicator& world)
+  TestRank(const Layout& layout, at::ScalarType dtype, Communicator& world)
       : mesh(*Mesh::Create(layout.mesh, world)) {
     PlacementRules rules;
     for (const Declared& one : kDeclared) {
@@ -87,18 +87,21 @@ class Run {
     state = std::make_unique<ShardedState>(store, *optimizer, mesh);
   }
 
+  // Values drawn by name and element, as any layout would come to them.
   void Train() {
     for (size_t i = 0; i < kDeclared.size(); ++i) {
-      const auto index = static_cast<int64_t>(i);
-      const ParameterSlot& slot = store.slot(index);
-      if (!slot.present) continue;
-      TakePart(Draw(slot.name, slot.shape), slot.slice, store.PieceBegin(index), slot.piece);
-      if (!slot.trainable) continue;
-      TakePart(Draw("gradient of " + slot.name, slot.shape), slot.slice, store.PieceBegin(index),
-               store.GradientPieceOf(index));
+      if (store.slots()[i].present) TakeDrawn("", static_cast<int64_t>(i), store.slots()[i].piece);
+    }
+    for (AdamW::Moments& one : optimizer->moments()) {
+      if (optimizer->HasWideMaster(one)) TakeDrawn("master", one.slot, one.master);
+      TakeDrawn("exp_avg", one.slot, one.exp_avg);
+      TakeDrawn("exp_avg_sq", one.slot, one.exp_avg_sq);
     }
     optimizer->StateLoaded();
-    for (int64_t step = 1; step <= 3; ++step) optimizer->Step(step, 1e-2, 0.5);
+  }
+  void TakeDrawn(const std::string& what, int64_t index, const at::Tensor& piece) {
+    const ParameterSlot& slot = store.slot(index);
+    TakePart(Draw(what + slot.name, slot.shape), slot.slice, store.PieceBegin(index), piece);
   }
 
   absl::Status Save(Fs& fs, const std::string& directory) {
@@ -150,14 +153,14 @@ TEST_P(ShardedStateTest, SameFilesFromEveryLayoutAndEveryLayoutLoadsThem) {
     const std::string directory =
         layout.mesh.sizes == kLayouts[0].mesh.sizes ? one.path() : saved.path();
     const auto statuses = RunRanks(RanksOf(layout), [&](Communicator& world) -> absl::Status {
-      Run trained(layout, GetParam(), world);
+      TestRank trained(layout, GetParam(), world);
       trained.Train();
       OSLER_RETURN_IF_ERROR(trained.Save(*fs, directory));
-      Run loaded(layout, GetParam(), world);
+      TestRank loaded(layout, GetParam(), world);
       OSLER_RETURN_IF_ERROR(loaded.Load(*fs, one.path()));
       for (size_t i = 0; i < kDeclared.size(); ++i) {
         const ParameterSlot &a = trained.store.slots()[i], &b = loaded.store.slots()[i];
-        if (a.present) EXPECT_TRUE(at::equal(a.piece, b.piece)) << a.name;
+        EXPECT_TRUE(!a.present || at::equal(a.piece, b.piece)) << a.name;
       }
       auto &x = trained.optimizer->moments(), &y = loaded.optimizer->moments();
       for (size_t i = 0; i < x.size(); ++i) {
@@ -169,7 +172,7 @@ TEST_P(ShardedStateTest, SameFilesFromEveryLayoutAndEveryLayoutLoadsThem) {
     });
     for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
     for (const char* file : {"weights.safetensors", "optimizer.safetensors", "manifest.json"}) {
-      EXPECT_EQ(Content(*fs, directory, file), Content(*fs, one.path(), file)) << file;
+      EXPECT_TRUE(Content(*fs, directory, file) == Content(*fs, one.path(), file)) << file;
     }
   }
 }
@@ -184,7 +187,7 @@ TEST(ShardedStateFailureTest, AnErrorInTheMiddleKeepsNobodyWaiting) {
   TempDir directory;
   const Layout layout{{{1, 1, 2, 1, 2}}, ZeroLevel::kParameters};
   const auto statuses = RunRanks(4, [&](Communicator& world) -> absl::Status {
-    Run run(layout, at::kFloat, world);
+    TestRank run(layout, at::kFloat, world);
     run.Train();
     return run.Save(**fs, directory.path());
   });
