@@ -33,7 +33,8 @@ std::vector<Family> Families() {
              "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3",
              "original_max_position_embeddings": 8192}})"},
           {"qwen2", R"({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
-             "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": true})"},
+             "hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2,
+             "tie_word_embeddings": true})"},
           {"qwen3", R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
              "num_attention_heads": 16, "num_key_value_heads": 8})"}};
 }
