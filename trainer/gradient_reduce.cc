@@ -44,7 +44,7 @@ Communicator* GradientReducer::GroupOfCopies(int64_t slot) {
   const int copies = store_.slot(slot).slice.copies;
   if (copies == 1 || copies == tensor.size()) return copies == 1 ? nullptr : &tensor;
   std::unique_ptr<Communicator>& group = copy_groups_[copies];
-  if (group == nullptr) group = tensor.Split(tensor.rank() / copies, tensor.rank());
+  if (group == nullptr) group = tensor.Split(tensor.rank() / copies, tensor.rank(), "copies");
   return group.get();
 }
 

@@ -4,6 +4,18 @@
 #include "base/errors.h"
 
 namespace osler {
+namespace {
+
+ContextMethod MethodOf(config::ContextMethod method) {
+  switch (method) {
+    case config::AUTO: return ContextMethod::kAuto;
+    case config::RING: return ContextMethod::kRing;
+    case config::GATHER: return ContextMethod::kGather;
+  }
+  return ContextMethod::kAuto;
+}
+
+}  // namespace
 
 absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) {
   MeshShape shape;
@@ -25,14 +37,29 @@ absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) 
   return shape;
 }
 
+PlaceOptions PlaceOptionsOf(const config::Train& config) {
+  return {.zero = static_cast<ZeroLevel>(config.mesh().zero()),
+          .chunks = config.mesh().interleave()};
+}
+
 StepOptions StepOptionsOf(const config::Train& config) {
   const config::Optimizer& o = config.optimizer();
   StepOptions options;
-  options.recompute =
+  options.walk.recompute =
       config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.walk.activations =
+      config.train().offload().activations() ? ActivationPlace::kCpu : ActivationPlace::kOnDevice;
   options.micro_batch = config.train().micro_batch();
+  options.mlp_chunk_tokens = config.train().mlp_chunk_tokens();
+  options.context_method = MethodOf(config.mesh().context_method());
+  if (config.train().has_gradient_reduction() &&
+      config.train().gradient_reduction() == config::BF16) {
+    options.reduction = ReductionType::kBf16;
+  }
   options.clip_norm = o.clip_norm();
-  options.adamw = {o.betas(0), o.betas(1), o.eps()};
+  options.adamw = {
+      o.betas(0), o.betas(1), o.eps(),
+      config.train().offload().optimizer() ? StatePlace::kCpu : StatePlace::kWithParameters};
   return options;
 }
 

@@ -4,6 +4,7 @@
 #include "absl/status/statusor.h"
 #include "configs/schema/train.pb.h"
 #include "parallel/mesh.h"
+#include "trainer/place_model.h"
 #include "trainer/step.h"
 
 namespace osler {
@@ -12,6 +13,7 @@ namespace osler {
 // config error when they do not divide them.
 absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size);
 
+PlaceOptions PlaceOptionsOf(const config::Train& config);
 StepOptions StepOptionsOf(const config::Train& config);
 
 }  // namespace osler

@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "kernels/linear_cross_entropy.h"
 #include "trainer/gradient_reduce.h"
+#include "trainer/loss/parallel_loss.h"
 #include "trainer/residency.h"
 
 namespace osler {
@@ -143,6 +143,11 @@ void StagePass::Execute() {
   exchange_.Settle();
 }
 
+BlockRun StagePass::InputOf(const BlockRun& run) const {
+  const bool moves = options_.activations == ActivationPlace::kCpu && run.x.defined();
+  return {moves ? run.x.to(at::kCPU) : run.x, {}, {}};
+}
+
 void StagePass::Forward(const PipelineAction& action) {
   Failpoint("forward");
   InFlight& flight = FlightOf(action.micro_batch);
@@ -153,7 +158,7 @@ void StagePass::Forward(const PipelineAction& action) {
     BlockRun run = RunBlock(*parts_.model.blocks[static_cast<size_t>(b)], parts_.store, x,
                             flight.batch.inputs, recomputes() ? Graph::kNone : GraphOf(b));
     x = run.out.detach();
-    if (b >= lowest_) flight.runs[b] = recomputes() ? BlockRun{run.x, {}, {}} : std::move(run);
+    if (b >= lowest_) flight.runs[b] = recomputes() ? InputOf(run) : std::move(run);
     Leave();
   }
   if (IsLastStage(action)) {
@@ -175,8 +180,9 @@ void StagePass::FinishForward(int64_t micro_batch, const at::Tensor& x) {
     loss = TrainHead(flight, x);
   } else {
     const at::NoGradGuard no_grad;
-    const at::Tensor log_probs = TargetLogProbs(x, parts_.store.slot(parts_.model.head_slot).local,
-                                                flight.batch.targets_T, kChunkTokens);
+    const at::Tensor log_probs = ParallelTargetLogProbs(
+        flight.batch.inputs.tensor, x, parts_.store.slot(parts_.model.head_slot).local,
+        flight.batch.targets_T, kChunkTokens);
     loss = {-log_probs.to(at::kDouble).sum().item<double>(), flight.batch.target_tokens};
   }
   Leave();
@@ -187,8 +193,8 @@ LossSum StagePass::TrainHead(InFlight& flight, const at::Tensor& x) {
   const ParameterSlot& head = parts_.store.slot(slot);
   const at::Tensor sum = head.trainable ? task_.gradients->Accumulator(slot) : at::Tensor();
   LinearCrossEntropyResult loss =
-      LinearCrossEntropy(x, head.local, flight.batch.targets_T, sum,
-                         {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
+      ParallelLoss(flight.batch.inputs.tensor, x, head.local, flight.batch.targets_T, sum,
+                   {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
   return {loss.loss_sum, loss.count};
@@ -211,7 +217,10 @@ void StagePass::Backward(const PipelineAction& action) {
 at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Tensor& gradient) {
   const Block& block = *parts_.model.blocks[static_cast<size_t>(b)];
   BlockRun run = std::move(flight.runs.extract(b).mapped());
-  if (recomputes()) run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
+  if (recomputes()) {
+    if (run.x.defined()) run.x = run.x.to(gradient.device());
+    run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
+  }
   BlockGradients gradients = BackwardBlock(block, std::move(run), gradient);
   for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());

@@ -35,7 +35,7 @@ BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own) {
   const int64_t share = SpeaksForReader(mesh) ? 1 : 0;
   const std::vector<int64_t> values = {share * own.targets, share * own.tokens, own.stop_requests};
   at::Tensor sums = at::tensor(values, at::kLong);
-  mesh.world().AllReduce(sums, ReduceOp::kSum).Wait();
+  mesh.world().AllReduce(sums, ReduceOp::kSum, "counts").Wait();
   const auto* sum = sums.const_data_ptr<int64_t>();
   return {.targets = sum[0], .tokens = sum[1], .stop_requests = sum[2]};
 }
@@ -44,7 +44,7 @@ void SumLosses(const Mesh& mesh, at::Tensor& x) {
   const Communicator& pipeline = mesh.comm(Axis::kPipeline);
   const bool last_stage = pipeline.rank() == pipeline.size() - 1;
   if (!last_stage || !IsFirst(mesh, Axis::kTensor)) x.zero_();
-  mesh.world().AllReduce(x, ReduceOp::kSum).Wait();
+  mesh.world().AllReduce(x, ReduceOp::kSum, "losses").Wait();
 }
 
 TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, const StagePlan& stages,
@@ -56,30 +56,43 @@ TrainStep::TrainStep(const Model& model, ParameterStore& store, Mesh& mesh, cons
       optimizer_(store, options.adamw, std::move(groups)),
       residency_(store, mesh.comm(Axis::kShard)),
       tied_group_(TiedGroup(model, mesh.comm(Axis::kPipeline))),
-      gradients_(store, mesh, {.tied_group = tied_group_.get(), .tied_slot = model.head_slot}),
+      gradients_(store, mesh,
+                 {.type = options.reduction,
+                  .tied_group = tied_group_.get(),
+                  .tied_slot = model.head_slot}),
       walk_({model, store, residency_, mesh.comm(Axis::kPipeline), mesh.world().recorder(), stages},
             options.walk) {}
+
+MicroBatch TrainStep::MicroBatchOf(std::span<const Pack> packs, int64_t m, int64_t size) const {
+  const size_t begin = std::min(static_cast<size_t>(m * size), packs.size());
+  const size_t count = std::min(static_cast<size_t>(size), packs.size() - begin);
+  return MakeMicroBatch(model_, packs.subspan(begin, count),
+                        {.tensor = &mesh_.comm(Axis::kTensor),
+                         .context = &mesh_.comm(Axis::kContext),
+                         .context_method = options_.context_method,
+                         .mlp_chunk_tokens = options_.mlp_chunk_tokens});
+}
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(plan.targets, 1));
   // All readers take the same number of passes, so that none waits for another for ever.
   const int64_t passes = CeilDiv(CeilDiv(plan.packs, ReaderOf(mesh_).count), options_.micro_batch);
-  const auto make = [&](int64_t m) {
-    const auto begin = std::min(static_cast<size_t>(m * options_.micro_batch), packs.size());
-    const auto size = std::min(static_cast<size_t>(options_.micro_batch), packs.size() - begin);
-    return MakeMicroBatch(model_, packs.subspan(begin, size),
-                          {.tensor = &mesh_.comm(Axis::kTensor)});
-  };
-  return walk_.Run(passes, make, scale, gradients_);
+  return walk_.Run(
+      passes, [&](int64_t m) { return MicroBatchOf(packs, m, options_.micro_batch); }, scale,
+      gradients_);
+}
+
+std::vector<LossSum> TrainStep::Evaluate(std::span<const Pack> packs, int64_t passes) {
+  return walk_.Evaluate(passes, [&](int64_t m) { return MicroBatchOf(packs, m, 1); });
 }
 
 absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> packs,
                                                        const StepPlan& plan) {
   LossSum local;
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh_.world(), CatchTorch([&] {
-                                        local = WalkMicroBatches(packs, plan);
-                                        return absl::OkStatus();
-                                      })));
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    local = WalkMicroBatches(packs, plan);
+    return absl::OkStatus();
+  }));
   Failpoint("reduce");
   StepResult result;
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {

@@ -14,8 +14,10 @@
 #include "data/loader.h"
 #include "model/block.h"
 #include "model/parameter_store.h"
+#include "parallel/context_attention.h"
 #include "parallel/mesh.h"
 #include "trainer/gradient_reduce.h"
+#include "trainer/micro_batch.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/parameter_groups.h"
 #include "trainer/residency.h"
@@ -42,8 +44,11 @@ void SumLosses(const Mesh& mesh, at::Tensor& x);
 
 struct StepOptions {
   WalkOptions walk;
-  int64_t micro_batch = 1;  // packs a forward pass of a reader
-  double clip_norm = 0;     // 0: no clipping
+  int64_t micro_batch = 1;       // packs a forward pass of a reader
+  int64_t mlp_chunk_tokens = 0;  // rows of an MLP's inner activations at once; 0: all
+  ContextMethod context_method = ContextMethod::kAuto;
+  ReductionType reduction = ReductionType::kAccumulator;
+  double clip_norm = 0;  // 0: no clipping
   AdamWOptions adamw;
 };
 
@@ -74,17 +79,27 @@ class TrainStep {
   // get a device error.
   absl::StatusOr<StepResult> Run(std::span<const Pack> packs, const StepPlan& plan);
 
-  // The first half of Run: afterwards every slot's gradient is that of the mean loss over the
-  // global batch, before clipping.
+  // The first half of Run: afterwards every slot's gradient_piece is that of the mean loss over the
+  // global batch, before clipping. A rank that fails in it leaves at once, without a word to the
+  // others, which wait for it in the middle of theirs: whoever calls must see that they hear of it
+  // (ControlPlane::Leave; thread ranks drop their communicators).
   absl::StatusOr<StepResult> ComputeGradients(std::span<const Pack> packs, const StepPlan& plan);
   // The second half: clips the gradients and updates the parameters.
   absl::Status Update(const StepPlan& plan, double grad_norm);
+  // Waits until the parameters that Update changed are whole again wherever they are held whole.
+  // Throws c10::Error.
+  void Settle() { residency_.Settle(); }
 
-  Walk& walk() { return walk_; }
+  // The loss of each of this reader's packs, forward only, one a pass. All readers take as many
+  // `passes`, at least as many as any has packs. Throws c10::Error.
+  std::vector<LossSum> Evaluate(std::span<const Pack> packs, int64_t passes);
+
   AdamW& optimizer() { return optimizer_; }
 
  private:
   LossSum WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan);
+  // Number m of those with `size` packs each; empty past the last pack.
+  MicroBatch MicroBatchOf(std::span<const Pack> packs, int64_t m, int64_t size) const;
 
   const Model& model_;
   ParameterStore& store_;

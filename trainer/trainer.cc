@@ -126,7 +126,7 @@ std::string Trainer::State::HowItFinished() const {
 absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
   bool improved = false;
   if (ValidatesNow()) {
-    OSLER_ASSIGN_OR_RETURN(report.validation, validation->Measure(model, train_step->walk(), mesh));
+    OSLER_ASSIGN_OR_RETURN(report.validation, validation->Measure(*train_step, mesh));
     improved = best.Observe(step, report.validation->total);
     validation_note = absl::StrFormat(" · validation loss %.4f", report.validation->total);
   }

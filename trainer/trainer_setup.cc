@@ -104,6 +104,7 @@ absl::Status Trainer::State::OpenModelAndData() {
     OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
     model = spec.build(store);
     OSLER_ASSIGN_OR_RETURN(groups, GroupParameters(config, store));
+    OSLER_ASSIGN_OR_RETURN(stages, PlaceModel(spec, model, mesh, PlaceOptionsOf(config), store));
     OSLER_ASSIGN_OR_RETURN(
         encoder, RecordEncoder::Create(fs, path, EncoderOptionsOf(config, spec.vocab_size)));
     return absl::OkStatus();
@@ -151,8 +152,8 @@ absl::Status Trainer::State::LoadParameters() {
                                         return absl::OkStatus();
                                       })));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    train_step = std::make_unique<TrainStep>(model, store, mesh, WholeModel(model),
-                                             StepOptionsOf(config), std::move(groups));
+    train_step = std::make_unique<TrainStep>(model, store, mesh, stages, StepOptionsOf(config),
+                                             std::move(groups));
     sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
     return absl::OkStatus();
   }));

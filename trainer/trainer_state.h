@@ -67,6 +67,7 @@ struct Trainer::State {
   ModelSpec spec;
   ParameterStore store;
   Model model;
+  StagePlan stages;
   std::unique_ptr<RecordEncoder> encoder;
   std::unique_ptr<DataSet> data;
   std::unique_ptr<Validation> validation;  // null without data.validation

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -38,18 +37,14 @@ absl::Status ReadPacks(PackStream& packs, const ReaderShare& share, int64_t firs
 
 // All ranks take the same number of passes, so that none waits for another for ever.
 absl::StatusOr<PackLosses> EvaluateShare(PackStream& packs, const ReaderShare& share,
-                                         const Model& model, Walk& walk, const Mesh& mesh) {
+                                         TrainStep& step, Communicator& world) {
   const int64_t end = packs.EpochStart(1).pack;
   PackLosses losses{at::zeros({end}, at::kDouble), at::zeros({end}, at::kLong)};
   for (int64_t first = 0; first < end; first += share.count * kRoundPacks) {
     std::vector<Pack> mine;  // fewer than passes where the packs end
     const int64_t passes = std::min(kRoundPacks, (end - first + share.count - 1) / share.count);
-    OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), ReadPacks(packs, share, first, end, mine)));
-    const auto measured = walk.Evaluate(passes, [&](int64_t m) {
-      const auto i = std::min(static_cast<size_t>(m), mine.size());
-      return MakeMicroBatch(model, std::span(mine).subspan(i, i < mine.size() ? 1 : 0),
-                            {.tensor = &mesh.comm(Axis::kTensor)});
-    });
+    OSLER_RETURN_IF_ERROR(AgreeOnStatus(world, ReadPacks(packs, share, first, end, mine)));
+    const std::vector<LossSum> measured = step.Evaluate(mine, passes);
     for (size_t i = 0; i < mine.size(); ++i) {
       const int64_t g = first + share.index + static_cast<int64_t>(i) * share.count;
       losses.sums_P.mutable_data_ptr<double>()[g] = measured[i].sum;
@@ -87,8 +82,7 @@ absl::StatusOr<std::unique_ptr<Validation>> Validation::Open(Fs& fs, const confi
   return validation;
 }
 
-absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& walk,
-                                                   const Mesh& mesh) const {
+absl::StatusOr<ValidationLoss> Validation::Measure(TrainStep& step, const Mesh& mesh) const {
   Failpoint("validate");
   StreamOptions options;
   options.plan = plan_;
@@ -96,13 +90,16 @@ absl::StatusOr<ValidationLoss> Validation::Measure(const Model& model, Walk& wal
   ValidationLoss result;
   LossSum total;
   for (const Source& source : sources_) {
+    std::unique_ptr<PackStream> packs;
+    OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), [&]() -> absl::Status {
+      OSLER_ASSIGN_OR_RETURN(packs, PackStream::Open(*source.data, options));
+      return absl::OkStatus();
+    }()));
     PackLosses losses;
-    OSLER_RETURN_IF_ERROR(AgreeOnStatus(
-        mesh.world(), CatchTorch([&]() -> absl::Status {
-          OSLER_ASSIGN_OR_RETURN(const auto packs, PackStream::Open(*source.data, options));
-          OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, model, walk, mesh));
-          return absl::OkStatus();
-        })));
+    OSLER_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+      OSLER_ASSIGN_OR_RETURN(losses, EvaluateShare(*packs, options.share, step, mesh.world()));
+      return absl::OkStatus();
+    }));
     LossSum loss;
     OSLER_RETURN_IF_ERROR(CatchTorch([&] {
       SumLosses(mesh, losses.sums_P);

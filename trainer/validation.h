@@ -16,8 +16,7 @@
 
 namespace osler {
 
-class Walk;
-struct Model;
+class TrainStep;
 
 // Per target token.
 struct ValidationLoss {
@@ -38,7 +37,7 @@ class Validation {
   // readers share the packs: each pack's loss is computed by one of them, and the losses are added
   // in the order of packs, so the result has the same bits on every rank and for any number of
   // readers.
-  absl::StatusOr<ValidationLoss> Measure(const Model& model, Walk& walk, const Mesh& mesh) const;
+  absl::StatusOr<ValidationLoss> Measure(TrainStep& step, const Mesh& mesh) const;
 
   // Of all sources: losses compare only under the same one.
   std::string digest() const;

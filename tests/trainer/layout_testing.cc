@@ -83,6 +83,12 @@ class Rank {
     return SumOverRanks({loss})[0];
   }
   double Norm() { return reducer_->GlobalNorm(); }
+  std::array<int64_t, kAxes> BytesSent() const {
+    std::array<int64_t, kAxes> bytes{};
+    for (size_t a = 0; a < kAxes; ++a)
+      bytes[a] = mesh_.comm(static_cast<Axis>(a)).traffic().bytes_sent;
+    return bytes;
+  }
 
   // AdamW with clipping, two groups of parameters; the gradients of the first step are there.
   void Train(int steps) {
@@ -191,6 +197,11 @@ class Collector {
   std::map<std::string, at::Tensor> wholes_;
 };
 
+std::array<int64_t, kAxes> Less(std::array<int64_t, kAxes> a, const std::array<int64_t, kAxes>& b) {
+  for (size_t i = 0; i < kAxes; ++i) a[i] -= b[i];
+  return a;
+}
+
 double Norm(const at::Tensor& x) { return x.norm().item<double>(); }
 
 }  // namespace
@@ -258,7 +269,9 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout) {
     OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, ParseModelSpec(tiny.config, "config"));
     OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(layout.mesh, world));
     Rank rank(tiny, layout, spec, mesh);
+    const auto bytes_before = rank.BytesSent();
     const LossSum loss = rank.Step();
+    const auto gradient_bytes = Less(rank.BytesSent(), bytes_before);
     const double norm = rank.Norm();
     const auto collect = [&](Collector& collector, at::Tensor ParameterSlot::*piece) {
       for (size_t i = 0; i < rank.store().slots().size(); ++i) {
@@ -267,12 +280,15 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout) {
     };
     collect(gradients, &ParameterSlot::gradient_piece);
     const std::vector<LossSum> evaluated = rank.Evaluate();
+    const auto bytes_between = rank.BytesSent();
     rank.Train(tiny.steps);
     collect(parameters, &ParameterSlot::piece);
     if (world.rank() == 0) {
       outcome.loss = loss;
       outcome.norm = norm;
       outcome.evaluated = evaluated;
+      outcome.gradient_bytes = gradient_bytes;
+      outcome.update_bytes = Less(rank.BytesSent(), bytes_between);
     }
     return absl::OkStatus();
   });
@@ -306,6 +322,18 @@ void ExpectSame(const Outcome& one, const Outcome& other) {
   for (const auto& [name, value] : one.parameters) {
     EXPECT_LE(Norm(at::sub(other.parameters.at(name), value)), 1e-10 * Norm(value)) << name;
   }
+}
+
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options) {
+  const auto world = MakeSingleCommunicator();
+  Mesh mesh = *Mesh::Create({}, *world);
+  GradientReducer gradients(store, mesh, {});
+  const LossSum loss = Walk::Alone(model, store, options)
+                           .Run(
+                               1, [&](int64_t) { return batch; }, gradient_scale, gradients);
+  gradients.Finish();
+  return loss;
 }
 
 }  // namespace osler::testing

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -53,5 +54,10 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout);
 // ‖Δg‖ ≤ 1e-10 · max(‖g‖, 1e-6 · global norm) for each parameter (DESIGN §5), and losses alike;
 // parameters after the steps within 1e-10 of their norm. All gradients of `one` must be > 0.
 void ExpectSame(const Outcome& one, const Outcome& other);
+
+// A step of one micro-batch by a process alone, whose store then has the gradients of
+// gradient_scale · loss.
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options = {});
 
 }  // namespace osler::testing

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "model/registry.h"
+#include "tests/testing/matchers.h"
 #include "tests/trainer/layout_testing.h"
 
 namespace osler {
@@ -87,6 +89,41 @@ TEST_P(ShardedDataTest, WithOtherAxes) {
   ExpectSameAsOneRank({.config = TinyGemma(4, /*tied_head=*/true), .steps = 2},
                       {{.mesh = {{2, 1, 2, 1, 1}}, .zero = zero},
                        {.mesh = {{2, 2, 2, 1, 1}}, .chunks = 2, .zero = zero, .walk = kRecompute}});
+}
+
+// docs/parallelism.md's formulas, in fp64, of four packs one by one over shard 2 × data 2.
+TEST_P(ShardedDataTest, SendsTheBytesOfTheFormulas) {
+  const int shard = 2, data = 2, packs = 8, micro_batches = packs / (shard * data);
+  const std::string config = TinyLlama(3, /*tied_head=*/false);
+  const Outcome outcome = Compute({.config = config, .packs = packs, .steps = 1},
+                                  {.mesh = Sharded(shard, data), .zero = GetParam()});
+  const auto spec = ParseModelSpec(config, "config");
+  ASSERT_THAT(spec.status(), testing::IsOk());
+  ParameterStore store;
+  const Model model = spec->build(store);
+  store.LayOut({.placements = {}, .shard_size = shard, .stage = std::nullopt});
+  const auto pieces = [&](const std::vector<int64_t>& slots) {
+    int64_t bytes = 0;
+    for (const int64_t slot : slots) bytes += store.PieceCount(slot) * 8;
+    return bytes;
+  };
+  int64_t all = 0, blocks = 0;
+  for (size_t i = 0; i < store.slots().size(); ++i) all += pieces({static_cast<int64_t>(i)});
+  for (const auto& block : model.blocks) blocks += pieces(block->slots());
+  const int64_t embedding = pieces(model.blocks[0]->slots());
+  const int64_t gathers =
+      micro_batches * (2 * blocks + pieces({model.head_slot})) - (micro_batches - 1) * embedding;
+
+  const int64_t others = shard - 1;
+  const bool cut = GetParam() != ZeroLevel::kOptimizer,
+             gathered = GetParam() == ZeroLevel::kParameters;
+  EXPECT_EQ(outcome.gradient_bytes[2],
+            others * ((cut ? micro_batches : 1) * all + (gathered ? gathers : 0)));
+  EXPECT_EQ(outcome.update_bytes[2], 8 * others + (gathered ? 0 : others * all));
+  // Of the pieces; an all-reduce's slices need not be equal to the element.
+  EXPECT_NEAR(static_cast<double>(outcome.gradient_bytes[1]),
+              2.0 * static_cast<double>(all) * (data - 1) / data, 256);
+  EXPECT_EQ(outcome.update_bytes[1], 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, ShardedDataTest, ::testing::ValuesIn(kLevels),

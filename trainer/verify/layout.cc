@@ -75,7 +75,8 @@ absl::Status TakePart(std::string_view text, const Part& part, VerifyLayout& lay
   }
   const bool method = part.word == "ring" || part.word == "gather";
   if (!part.number.has_value() && (method || part.word == "recompute")) {
-    if (method) layout.context_method = part.word;
+    if (method)
+      layout.context_method = part.word == "ring" ? ContextMethod::kRing : ContextMethod::kGather;
     if (part.word == "recompute") layout.recompute = true;
     return absl::OkStatus();
   }
@@ -111,7 +112,8 @@ std::string NameOf(const VerifyLayout& layout) {
   if (parts.empty()) parts.emplace_back("data1");
   if (layout.shape.size(Axis::kShard) > 1) parts.push_back(absl::StrCat("zero", layout.zero));
   if (layout.interleave > 1) parts.push_back(absl::StrCat("interleave", layout.interleave));
-  if (layout.context_method != "auto") parts.push_back(layout.context_method);
+  if (layout.context_method == ContextMethod::kRing) parts.emplace_back("ring");
+  if (layout.context_method == ContextMethod::kGather) parts.emplace_back("gather");
   if (layout.recompute) parts.emplace_back("recompute");
   return absl::StrJoin(parts, ".");
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "parallel/context_attention.h"
 #include "parallel/mesh.h"
 
 namespace osler {
@@ -15,7 +16,7 @@ struct VerifyLayout {
   MeshShape shape;
   int zero = 1;        // 1, 2 or 3: what is cut along the shard axis
   int interleave = 1;  // chunks of a stage of the pipeline
-  std::string context_method = "auto";
+  ContextMethod context_method = ContextMethod::kAuto;
   bool recompute = false;
 
   int ranks() const;

@@ -57,7 +57,8 @@ class Replica {
 
 StepOptions OptionsOf(const VerifyProblem& problem, const VerifyLayout& layout) {
   StepOptions options;
-  options.recompute = layout.recompute ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.walk.recompute = layout.recompute ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.context_method = layout.context_method;
   options.clip_norm = problem.clip_norm;
   return options;
 }
@@ -79,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Create(const VerifyProblem& pr
       AgreeOnStatus(mesh.world(), CatchTorch([&] { return replica->Place(layout); })));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     replica->train_step_ =
-        std::make_unique<TrainStep>(replica->model_, replica->store_, mesh,
+        std::make_unique<TrainStep>(replica->model_, replica->store_, mesh, replica->stages_,
                                     OptionsOf(problem, layout), OneGroup(replica->store_));
     return absl::OkStatus();
   }));
@@ -120,7 +121,13 @@ absl::StatusOr<StepResult> Replica::ComputeGradients(size_t step) {
   return train_step_->ComputeGradients(own, plan_);
 }
 
-absl::Status Replica::Update(double grad_norm) { return train_step_->Update(plan_, grad_norm); }
+absl::Status Replica::Update(double grad_norm) {
+  OSLER_RETURN_IF_ERROR(train_step_->Update(plan_, grad_norm));
+  return CatchTorch([&] {
+    train_step_->Settle();
+    return absl::OkStatus();
+  });
+}
 
 using Wholes = std::map<std::string, at::Tensor>;
 // What a rank holds of a slot: its piece of values or gradients.
@@ -176,6 +183,17 @@ at::Tensor BytesSent(const Mesh& mesh) {
 Deviation Compare(const char* what, size_t step, double ours, double theirs) {
   return {absl::StrCat(what, " of step ", step + 1), std::abs(ours - theirs) / std::abs(theirs),
           kScalarLimit};
+}
+
+// Ranks that waited for one that failed have a communication error: the cause is another's.
+absl::Status CauseOf(const std::vector<absl::Status>& statuses) {
+  absl::Status cause;
+  for (const absl::Status& status : statuses) {
+    if (status.ok()) continue;
+    if (ExitCodeOf(status) != ExitCode::kDevice) return status;
+    if (cause.ok()) cause = status;
+  }
+  return cause;
 }
 
 }  // namespace
@@ -245,7 +263,7 @@ absl::StatusOr<VerifyResult> VerifyOnThreads(const VerifyProblem& problem,
     if (world.rank() == 0) result = *std::move(one);
     return absl::OkStatus();
   });
-  for (const absl::Status& status : statuses) OSLER_RETURN_IF_ERROR(status);
+  OSLER_RETURN_IF_ERROR(CauseOf(statuses));
   return result;
 }
 

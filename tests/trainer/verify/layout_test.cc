@@ -30,8 +30,8 @@ TEST(VerifyLayoutTest, PartsComeInAnyOrderAndTheNameInOne) {
 }
 
 TEST(VerifyLayoutTest, ContextHasTwoWays) {
-  EXPECT_EQ(ParseVerifyLayout("context4.ring")->context_method, "ring");
-  EXPECT_EQ(ParseVerifyLayout("context4")->context_method, "auto");
+  EXPECT_EQ(ParseVerifyLayout("context4.ring")->context_method, ContextMethod::kRing);
+  EXPECT_EQ(ParseVerifyLayout("context4")->context_method, ContextMethod::kAuto);
   EXPECT_EQ(ParseVerifyLayout("gather.context2")->name, "context2.gather");
 }
 
