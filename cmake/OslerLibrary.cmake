@@ -1,7 +1,18 @@
-# osler_library(<folder> DEPS <targets> [PROTOS <dir>]): every .cc below <folder> as static osler::<folder>.
+# osler_library(<folder> DEPS <targets> [PROTOS <dir>] [MISSING <back-ends>]): every .cc below <folder> as static
+# osler::<folder>. A back-end is a folder <name>/ whose no_<name>.cc stands in for the rest where it is missing.
 function(osler_library folder)
-  cmake_parse_arguments(arg "" "PROTOS" "DEPS" ${ARGN})
+  cmake_parse_arguments(arg "" "PROTOS" "DEPS;MISSING" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cc)
+  foreach(source ${sources})
+    if(source MATCHES "/no_([a-z]+)\\.cc$")
+      set(name ${CMAKE_MATCH_1})
+      list(REMOVE_ITEM sources ${source})
+      if(name IN_LIST arg_MISSING)
+        list(FILTER sources EXCLUDE REGEX "/${name}/[^/]*$")
+        list(APPEND sources ${source})
+      endif()
+    endif()
+  endforeach()
   set(isa_sources ${sources})
   list(FILTER isa_sources INCLUDE REGEX "_isa\\.cc$")
   list(REMOVE_ITEM isa_sources ${CMAKE_SOURCE_DIR}/kernels/cpu_isa.cc)  # the choice itself

@@ -132,6 +132,7 @@ class Communicator {
   Traffic traffic() const { return {bytes_sent(), collectives_.load(std::memory_order_relaxed)}; }
   // The rank's own, shared by all its groups.
   FlightRecorder& recorder() const { return *recorder_; }
+  const std::shared_ptr<FlightRecorder>& shared_recorder() const { return recorder_; }
 
  protected:
   Communicator(std::string name, std::shared_ptr<FlightRecorder> recorder)
@@ -143,7 +144,6 @@ class Communicator {
   virtual std::unique_ptr<Communicator> StartSplit(int color, int key, std::string name) = 0;
   virtual int64_t bytes_sent() const = 0;
   virtual at::DeviceType device_type() const { return at::kCPU; }
-  const std::shared_ptr<FlightRecorder>& shared_recorder() const { return recorder_; }
   // How many collectives of the group this rank has started, empty ones too.
   int64_t sequence() const { return sequence_; }
 

@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "parallel/launch.h"
+#include "parallel/world.h"
 #include "tools/commands.h"
 #include "trainer/verify/report.h"
 
@@ -116,8 +117,8 @@ absl::Status Verify(Fs& fs, const VerifyFlags& flags) {
   OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
   SetLogRank(launch.rank, launch.world_size);
   at::set_num_threads(1);  // ranks are threads or processes already
-  OSLER_ASSIGN_OR_RETURN(const std::unique_ptr<Communicator> world, ConnectWorld(launch));
-  return VerifyAll(fs, flags, *world);
+  OSLER_ASSIGN_OR_RETURN(const World world, ConnectWorld(launch));
+  return VerifyAll(fs, flags, *world.comm);
 }
 
 }  // namespace

@@ -47,6 +47,8 @@ StepOptions StepOptionsOf(const config::Train& config) {
   StepOptions options;
   options.walk.recompute =
       config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.walk.activations =
+      config.train().offload().activations() ? ActivationPlace::kCpu : ActivationPlace::kOnDevice;
   options.micro_batch = config.train().micro_batch();
   options.mlp_chunk_tokens = config.train().mlp_chunk_tokens();
   options.context_method = MethodOf(config.mesh().context_method());

@@ -143,6 +143,11 @@ void StagePass::Execute() {
   exchange_.Settle();
 }
 
+BlockRun StagePass::InputOf(const BlockRun& run) const {
+  const bool moves = options_.activations == ActivationPlace::kCpu && run.x.defined();
+  return {moves ? run.x.to(at::kCPU) : run.x, {}, {}};
+}
+
 void StagePass::Forward(const PipelineAction& action) {
   Failpoint("forward");
   InFlight& flight = FlightOf(action.micro_batch);
@@ -153,7 +158,7 @@ void StagePass::Forward(const PipelineAction& action) {
     BlockRun run = RunBlock(*parts_.model.blocks[static_cast<size_t>(b)], parts_.store, x,
                             flight.batch.inputs, recomputes() ? Graph::kNone : GraphOf(b));
     x = run.out.detach();
-    if (b >= lowest_) flight.runs[b] = recomputes() ? BlockRun{run.x, {}, {}} : std::move(run);
+    if (b >= lowest_) flight.runs[b] = recomputes() ? InputOf(run) : std::move(run);
     Leave();
   }
   if (IsLastStage(action)) {
@@ -212,7 +217,10 @@ void StagePass::Backward(const PipelineAction& action) {
 at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Tensor& gradient) {
   const Block& block = *parts_.model.blocks[static_cast<size_t>(b)];
   BlockRun run = std::move(flight.runs.extract(b).mapped());
-  if (recomputes()) run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
+  if (recomputes()) {
+    if (run.x.defined()) run.x = run.x.to(gradient.device());
+    run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
+  }
   BlockGradients gradients = BackwardBlock(block, std::move(run), gradient);
   for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());

@@ -47,6 +47,7 @@ class StagePass {
     at::Tensor gradient;               // of the last hidden state
   };
 
+  BlockRun InputOf(const BlockRun& run) const;  // all that recomputation needs of a run
   void Forward(const PipelineAction& action);
   void Backward(const PipelineAction& action);
   void FinishForward(int64_t micro_batch, const at::Tensor& x);

@@ -117,7 +117,7 @@ std::unique_ptr<Communicator> TiedGroup(const Model& model, Communicator& pipeli
       std::find(embedding.begin(), embedding.end(), model.head_slot) != embedding.end();
   if (!tied || pipeline.size() == 1) return nullptr;
   const bool end = pipeline.rank() == 0 || pipeline.rank() == pipeline.size() - 1;
-  auto group = pipeline.Split(end ? 0 : 1, pipeline.rank());
+  auto group = pipeline.Split(end ? 0 : 1, pipeline.rank(), "tied");
   return end ? std::move(group) : nullptr;
 }
 

@@ -32,8 +32,13 @@ namespace osler {
 // when going back.
 enum class RecomputeMode { kNone, kFull };
 
+// Where the inputs that kFull keeps wait for their way back: on the device that made them, or
+// copied to CPU memory, which is no copy where that is the device.
+enum class ActivationPlace { kOnDevice, kCpu };
+
 struct WalkOptions {
   RecomputeMode recompute = RecomputeMode::kNone;
+  ActivationPlace activations = ActivationPlace::kOnDevice;
 };
 
 // This rank's own part of a loss: that of its tokens (a context rank has some of a micro-batch's

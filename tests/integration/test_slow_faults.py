@@ -42,9 +42,10 @@ def clean_environment(**extra):
 
 
 class Ranks:
-    """`osler train` as plain processes, one a rank; extra[r] is added to rank r's environment, flags[r] to its flags."""
+    """`osler train` as plain processes, one a rank; extra[r] is added to rank r's environment, flags[r] to its flags,
+    and paths[r] is a configuration of its own."""
 
-    def __init__(self, path, ranks=RANKS, extra=None, flags=None, port=None, skip=()):
+    def __init__(self, path, ranks=RANKS, extra=None, flags=None, paths=None, port=None, skip=()):
         port = port or free_port()
         self.processes = {}
         for rank in range(ranks):
@@ -53,7 +54,8 @@ class Ranks:
             env = clean_environment(RANK=rank, WORLD_SIZE=ranks, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=ranks,
                                     MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OSLER_RUN_SECRET="s",
                                     **(extra or {}).get(rank, {}))
-            command = [common.OSLER, "train", "--config", str(path), *(flags or {}).get(rank, [])]
+            command = [common.OSLER, "train", "--config", str((paths or {}).get(rank, path)),
+                       *(flags or {}).get(rank, [])]
             self.processes[rank] = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         self.errors = {}
 
@@ -175,7 +177,7 @@ def test_one_rank_cannot_read_its_configuration(world, tmp_path):
     """It tells the others, and all end alike."""
     run = tmp_path / "run"
     (tmp_path / "other.yaml").write_text("nonsense: [\n")
-    with Ranks(config(world, run), flags={2: ["--config", str(tmp_path / "other.yaml")]}) as ranks:
+    with Ranks(config(world, run), paths={2: tmp_path / "other.yaml"}) as ranks:
         codes = ranks.wait()
         assert codes == {0: 2, 1: 2, 2: 2}, ranks.errors
         for rank in range(RANKS):
@@ -246,7 +248,7 @@ def test_a_killed_rank_under_mpirun(world, tmp_path):
     script = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] && export OSLER_FAILPOINTS=backward@3=kill; ' \
              f'exec {common.OSLER} train --config {path}'
     killed = subprocess.run(["mpirun", "-n", str(RANKS), "--bind-to", "none", "sh", "-c", script],
-                            env=clean_environment(), capture_output=True, text=True, timeout=120)
+                            env=common.environment(), capture_output=True, text=True, timeout=120)
     assert killed.returncode != 0
     for rank in (0, 2):
         record = json.loads((run / f"log/exit.rank{rank}.json").read_text())

@@ -11,6 +11,7 @@
 #include "base/philox.h"
 #include "model/registry.h"
 #include "tests/testing/matchers.h"
+#include "tests/trainer/layout_testing.h"
 #include "trainer/walk.h"
 
 namespace osler {
@@ -78,13 +79,9 @@ Outcome WalkOnce(const std::vector<std::string>& trained, RecomputeMode recomput
   for (auto& block : model.blocks) {
     block = std::make_unique<RecordingBlock>(std::move(block), outcome.visits);
   }
-  const auto world = MakeSingleCommunicator();
-  Mesh mesh = *Mesh::Create({}, *world);
-  GradientReducer gradients(store, mesh, {});
   const Pack pack = MakePack();
-  const auto make = [&](int64_t) { return MakeMicroBatch(model, {&pack, 1}); };
-  Walk::Alone(model, store, {.recompute = recompute}).Run(1, make, 1.0, gradients);
-  gradients.Finish();
+  testing::StepAlone(model, store, MakeMicroBatch(model, {&pack, 1}), 1.0,
+                     {.recompute = recompute});
   for (const ParameterSlot& slot : store.slots()) {
     if (slot.gradient.defined()) outcome.gradients[slot.name] = slot.gradient;
   }

@@ -324,4 +324,16 @@ void ExpectSame(const Outcome& one, const Outcome& other) {
   }
 }
 
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options) {
+  const auto world = MakeSingleCommunicator();
+  Mesh mesh = *Mesh::Create({}, *world);
+  GradientReducer gradients(store, mesh, {});
+  const LossSum loss = Walk::Alone(model, store, options)
+                           .Run(
+                               1, [&](int64_t) { return batch; }, gradient_scale, gradients);
+  gradients.Finish();
+  return loss;
+}
+
 }  // namespace osler::testing

@@ -57,4 +57,9 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout);
 // parameters after the steps within 1e-10 of their norm. All gradients of `one` must be > 0.
 void ExpectSame(const Outcome& one, const Outcome& other);
 
+// A step of one micro-batch by a process alone, whose store then has the gradients of
+// gradient_scale · loss.
+LossSum StepAlone(const Model& model, ParameterStore& store, const MicroBatch& batch,
+                  double gradient_scale, const WalkOptions& options = {});
+
 }  // namespace osler::testing

@@ -11,6 +11,7 @@
 #include "model/registry.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/run_ranks.h"
+#include "tests/trainer/layout_testing.h"
 #include "trainer/walk.h"
 
 namespace osler {
@@ -83,14 +84,14 @@ TEST_F(MicroBatchTest, RowsThatSeeNothingChangeNoLossAndNoGradient) {
   bare.inputs = model_.PrepareInputs(packs[0].tokens, packs[0].doc_starts);
   bare.targets_T = padded.targets_T.narrow(0, 0, 67);
   std::vector<at::Tensor> gradients;
-  Walk walk(model_, store_, RecomputeMode::kNone);
-  const LossSum expected = walk.ForwardBackward(bare, 0.1);
+  const LossSum expected = testing::StepAlone(model_, store_, bare, 0.1);
   for (const ParameterSlot& slot : store_.slots()) gradients.push_back(slot.gradient.clone());
-  store_.ZeroGradients();
-  const LossSum loss = walk.ForwardBackward(padded, 0.1);
+  const LossSum loss = testing::StepAlone(model_, store_, padded, 0.1);
   EXPECT_EQ(loss.count, expected.count);
   EXPECT_NEAR(loss.sum, expected.sum, 1e-13 * expected.sum);
-  EXPECT_NEAR(walk.Evaluate(padded).sum, expected.sum, 1e-13 * expected.sum);
+  const auto evaluated =
+      Walk::Alone(model_, store_, {}).Evaluate(1, [&](int64_t) { return padded; });
+  EXPECT_NEAR(evaluated[0].sum, expected.sum, 1e-13 * expected.sum);
   for (size_t i = 0; i < gradients.size(); ++i) {
     const double norm = gradients[i].norm().item<double>();
     EXPECT_GT(norm, 0);
@@ -116,8 +117,7 @@ TEST_F(MicroBatchTest, EachTensorRankGetsAMultipleOf64) {
 TEST_F(MicroBatchTest, WithoutAPackStillHasRows) {
   const MicroBatch batch = MakeMicroBatch(model_, {});
   EXPECT_EQ(batch.inputs.tokens_T.size(0), 64);
-  Walk walk(model_, store_, RecomputeMode::kNone);
-  const LossSum loss = walk.ForwardBackward(batch, 1);
+  const LossSum loss = testing::StepAlone(model_, store_, batch, 1);
   EXPECT_EQ(loss.sum, 0);
   EXPECT_EQ(loss.count, 0);
   for (const ParameterSlot& slot : store_.slots())

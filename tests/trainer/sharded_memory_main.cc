@@ -27,6 +27,7 @@
 #include "checkpoint/safetensors.h"
 #include "model/registry.h"
 #include "parallel/launch.h"
+#include "parallel/world.h"
 #include "trainer/gradient_reduce.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/residency.h"
@@ -188,7 +189,8 @@ absl::Status Main(const std::string& directory) {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   const auto fs = MakePosixFs();
   OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
-  OSLER_ASSIGN_OR_RETURN(const auto world, ConnectWorld(launch));
+  OSLER_ASSIGN_OR_RETURN(const World connected, ConnectWorld(launch));
+  Communicator* const world = connected.comm.get();
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, ParseModelSpec(kConfig, "config"));
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(
       *world, world->rank() == 0 ? WriteModel(*fs, spec, directory) : absl::OkStatus()));

@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Create(const VerifyProblem& pr
       AgreeOnStatus(mesh.world(), CatchTorch([&] { return replica->Place(layout); })));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
     replica->train_step_ =
-        std::make_unique<TrainStep>(replica->model_, replica->store_, mesh,
+        std::make_unique<TrainStep>(replica->model_, replica->store_, mesh, replica->stages_,
                                     OptionsOf(problem, layout), OneGroup(replica->store_));
     return absl::OkStatus();
   }));

@@ -166,8 +166,9 @@ void Double(Communicator&, const Collective& done) {
 }
 
 std::function<void(VerifyProblem&)> Scale(const std::string& parameter, double factor) {
-  return
-      [=](VerifyProblem& p) { p.parameters.at(parameter) = p.parameters.at(parameter) * factor; };
+  return [=](VerifyProblem& p) {
+    p.parameters.at(parameter) = p.parameters.at(parameter).mul(factor);
+  };
 }
 
 void NeighboursRows(VerifyProblem& p) {

@@ -1,0 +1,101 @@
+// The batteries over NCCL: every rank of an mpirun runs this program on the same GPU or on one of
+// its own. Where there is none it says so and leaves with 0.
+//
+//   mpirun -n 2 parallel_nccl_battery [failures]
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/errors.h"
+#include "parallel/launch.h"
+#include "parallel/mpi/mpi_communicator.h"
+#include "parallel/nccl/nccl_communicator.h"
+#include "tests/parallel/battery_main.h"
+
+namespace osler::testing {
+namespace {
+
+// Takes CPU tensors, as the battery makes them, through the GPU.
+class ThroughGpu : public Communicator {
+ public:
+  explicit ThroughGpu(std::unique_ptr<Communicator> nccl)
+      : Communicator(nccl->name(), std::make_shared<FlightRecorder>()), nccl_(std::move(nccl)) {}
+  int rank() const override { return nccl_->rank(); }
+  int size() const override { return nccl_->size(); }
+  std::string backend() const override { return nccl_->backend(); }
+  void Abandon() override { nccl_->Abandon(); }
+  void Abort(const std::string& reason) override { nccl_->Abort(reason); }
+
+ protected:
+  Handle Start(Collective collective, uint64_t record) override {
+    auto copy = std::make_shared<Copy>(*this, record);
+    for (std::vector<at::Tensor>* list : {&collective.tensors, &collective.receive}) {
+      for (at::Tensor& x : *list) {
+        copy->pairs.emplace_back(x, x.to(at::kCUDA));
+        x = copy->pairs.back().second;
+      }
+    }
+    copy->handle = nccl_->Run(std::move(collective));
+    return Handle(std::move(copy));
+  }
+  std::unique_ptr<Communicator> StartSplit(int color, int key, std::string name) override {
+    return std::make_unique<ThroughGpu>(nccl_->Split(color, key, name));
+  }
+  int64_t bytes_sent() const override { return nccl_->traffic().bytes_sent; }
+
+ private:
+  struct Copy : public Work {
+    Copy(ThroughGpu& comm, uint64_t record) : comm(comm), record(record) {}
+    void Wait() override {
+      handle.Wait();
+      for (auto& [cpu, gpu] : pairs) cpu.copy_(gpu);
+      comm.recorder().Finish(record);
+    }
+    bool Done() const override { return handle.Done(); }
+
+    ThroughGpu& comm;
+    const uint64_t record;
+    std::vector<std::pair<at::Tensor, at::Tensor>> pairs;
+    Handle handle;
+  };
+
+  std::unique_ptr<Communicator> nccl_;
+};
+
+// What NCCL does not promise (its order of addition, NaN in a maximum), what needs the result
+// without a wait, which this program's copies cannot give, and formulas of the CPU's algorithms.
+constexpr const char* kLeftOut =
+    "-*AllReduceEqualsRankOrder*:*ReduceScatterSumsOwnPart*:*MaxKeepsNan*:*ItGoesOnWithoutAWait*:"
+    "*DroppedHandlesGoOn*:*TrafficFollowsTheFormulas*:*ToldApart*:*Skipped*:*Disagrees*:"
+    "*AnotherSize*:*NamesWhoIsMissing*";
+
+int Main(int argc, char** argv) {
+  const auto launch = DetectLaunch();
+  if (!launch.ok()) return static_cast<int>(ExitCodeOf(launch.status()));
+  // NCCL refuses two ranks on one GPU of one host; so each rank is a host of its own.
+  setenv("NCCL_HOSTID", std::to_string(launch->rank).c_str(), /*overwrite=*/1);
+  const auto cpu = ConnectMpi(BatteryOptions(argc, argv));
+  if (!cpu.ok()) return static_cast<int>(ExitCodeOf(cpu.status()));
+  auto nccl = ConnectNccl(**cpu, 0, BatteryOptions(argc, argv));
+  if (!nccl.ok()) {
+    std::printf("NCCL battery not run: %s\n", std::string(nccl.status().message()).c_str());
+    return 0;
+  }
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    std::printf("NCCL battery not run: %s\n", dlerror());
+    return 1;
+  }
+  ::testing::GTEST_FLAG(filter) = kLeftOut;
+  ThroughGpu world(*std::move(nccl));
+  return RunBattery(argc, argv, world);
+}
+
+}  // namespace
+}  // namespace osler::testing
+
+int main(int argc, char** argv) { return osler::testing::Main(argc, argv); }
