@@ -47,6 +47,8 @@ struct Outcome {
   double norm = 0;                               // as the reducer says
   LossSum loss;                                  // of the step, over all ranks
   std::vector<LossSum> evaluated;                // by pack
+  // What the first rank sent along each axis for the gradients, and in the updates after them.
+  std::array<int64_t, kAxes> gradient_bytes{}, update_bytes{};
 };
 // Fails the test when a rank fails, or when ranks that hold the same gradient differ in a bit.
 Outcome Compute(const TinyCase& tiny, const Layout& layout);
