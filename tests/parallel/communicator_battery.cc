@@ -206,7 +206,12 @@ void MeshAxesSumOverTheirRanks(Communicator& comm) {
   int64_t expected = 0;
   for (int r = comm.rank() % tensor; r < comm.size(); r += tensor) expected += r;
   EXPECT_EQ(along.item<int64_t>(), expected);
-  EXPECT_EQ(mesh.comm(Axis::kData).rank(), comm.rank() / tensor);
+  EXPECT_EQ(mesh.coordinate(Axis::kData), comm.rank() / tensor);
+  EXPECT_EQ(mesh.coordinate(Axis::kTensor), comm.rank() % tensor);
+  EXPECT_EQ(mesh.coordinate(Axis::kShard), 0);
+  if (tensor == 2) {
+    EXPECT_EQ(mesh.comm(Axis::kTensor).name(), "tensor");
+  }
   EXPECT_EQ(mesh.comm(Axis::kPipeline).size(), 1);
 }
 

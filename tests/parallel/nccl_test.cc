@@ -16,7 +16,7 @@ TEST(Nccl, WithoutAGpuEveryRankGetsADeviceErrorThatSaysSo) {
   const auto results =
       testing::RunRanks(3, [](Communicator& cpu) { return ConnectNccl(cpu, cpu.rank()).status(); });
   for (const absl::Status& result : results)
-    EXPECT_THAT(result, testing::Fails(ExitCode::kDevice, HasSubstr("rank 0: NCCL was asked for")));
+    EXPECT_THAT(result, testing::Fails(ExitCode::kDevice, HasSubstr("NCCL was asked for")));
 }
 
 TEST(Nccl, VersionIsKnownOrTheReasonWhyNot) { EXPECT_NE(NcclVersion(), ""); }

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/status_macros.h"
@@ -20,6 +21,7 @@
 #include "tests/testing/run_ranks.h"
 #include "tests/trainer/layout_testing.h"
 #include "trainer/gradient_reduce.h"
+#include "trainer/pipeline_schedule.h"
 
 namespace osler {
 namespace {
@@ -36,7 +38,9 @@ struct Stage {
         model(spec.build(store)),
         plan(PlanStages(BlockCosts(model, store), HeadCost(model, store),
                         {mesh.shape().size(Axis::kPipeline), chunks})) {
-    store.LayOut({.stage = SlotsOfStage(model, plan, mesh.coordinate(Axis::kPipeline))});
+    StoreLayout layout;
+    layout.stage = SlotsOfStage(model, plan, mesh.coordinate(Axis::kPipeline));
+    store.LayOut(std::move(layout));
     InitializeParameters(store, spec, 3, at::kDouble);
     residency.emplace(store, mesh.comm(Axis::kShard));
     gradients.emplace(store, mesh, ReduceOptions{});
@@ -134,7 +138,7 @@ TEST(WalkTest, HiddenComesOutOfTheLastStage) {
     Stage stage(mesh, 4, /*chunks=*/2);
     const at::Tensor hidden = stage.walk->Hidden(stage.Make(0).inputs);
     ASSERT_EQ(hidden.defined(), mesh.coordinate(Axis::kPipeline) == 1);
-    if (hidden.defined()) EXPECT_TRUE(at::equal(hidden, alone));
+    EXPECT_TRUE(!hidden.defined() || at::equal(hidden, alone));
   });
 }
 
