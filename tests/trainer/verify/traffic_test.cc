@@ -100,8 +100,6 @@ class Expectation {
       const auto& [copies, tied] = key;
       Of(Axis::kTensor) +=
           GroupsOfStage(Axis::kTensor) * (Size(Axis::kTensor) / copies) * AllReduced(copies, bytes);
-      if (tied && stage == 0)
-        Of(Axis::kPipeline) += GroupsAlong(Axis::kPipeline) * AllReduced(2, bytes);
       for (const Axis axis : {Axis::kContext, Axis::kData})
         Of(axis) += GroupsOfStage(axis) * AllReduced(Size(axis), bytes);
     }
