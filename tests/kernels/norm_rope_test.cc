@@ -57,7 +57,7 @@ TEST(RmsNorm, RefusesAWeightOfAnotherWidth) {
 
 TEST(Rope, TablesFollowTheDefinition) {
   const std::vector<int64_t> positions = {0, 1, 2, 511, 8000};
-  for (const RopeOptions options : {RopeOptions{1e4, 1}, RopeOptions{1e6, 8}}) {
+  for (const RopeOptions& options : {RopeOptions{1e4, 1}, RopeOptions{1e6, 8}}) {
     const RopeTables tables = MakeRopeTables(at::tensor(positions, at::kLong), 16, options);
     ASSERT_EQ(tables.cos_TD.scalar_type(), at::kFloat);
     for (size_t t = 0; t < positions.size(); ++t) {
