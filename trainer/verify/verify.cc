@@ -249,6 +249,7 @@ absl::StatusOr<VerifyResult> VerifyOnRanks(const VerifyProblem& problem,
                                   kSmallestShare * reference.norms[0], kGradientLimit);
   result.parameters =
       DeviationsOf(replica->store(), parameters, reference.parameters, 0, kParameterLimit);
+  std::copy_n(bytes.const_data_ptr<int64_t>(), kAxes, result.bytes.begin());
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
 }

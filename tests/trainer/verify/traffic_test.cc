@@ -97,11 +97,10 @@ class Expectation {
       gathered += PieceBytes(slot) * visits.at(index);
     }
     for (const auto& [key, bytes] : sums) {
-      const auto& [copies, tied] = key;
-      Of(Axis::kTensor) +=
-          GroupsOfStage(Axis::kTensor) * (Size(Axis::kTensor) / copies) * AllReduced(copies, bytes);
-      if (tied && stage == 0)
-        Of(Axis::kPipeline) += GroupsAlong(Axis::kPipeline) * AllReduced(2, bytes);
+      // Groups split from an axis' group count for themselves: some of its ranks that hold the same
+      // key heads, the two ends of a pipeline that hold a tied embedding.
+      if (key.first == Size(Axis::kTensor))
+        Of(Axis::kTensor) += GroupsOfStage(Axis::kTensor) * AllReduced(key.first, bytes);
       for (const Axis axis : {Axis::kContext, Axis::kData})
         Of(axis) += GroupsOfStage(axis) * AllReduced(Size(axis), bytes);
     }
