@@ -85,8 +85,6 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"mesh.context_method=ring", "no effect while mesh.context is 1"},
                       Case{"train.gradient_reduction=fp64", "delete this"},
                       Case{"train.mlp_chunk_tokens=-1", "0 for all tokens"},
-                      Case{"train.offload.optimizer=true", "no effect while train.device is cpu"},
-                      Case{"train.offload={activations: true}", "no effect while train.device"},
                       Case{"mesh.data=-2", "1 or more"}));
 
 TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
