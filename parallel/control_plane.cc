@@ -53,6 +53,7 @@ struct ControlPlane::State {
   void CallHandler();
   void Disconnect();  // the lock is held
   void Post(uint16_t type, std::string payload);
+  void Wake();
   // Until `done` or `seconds` have passed; whether it was done.
   bool Await(double seconds, const std::function<bool()>& done);
 
@@ -118,7 +119,7 @@ void ControlPlane::State::Speak() {
   lock.unlock();
   connection.Flush().IgnoreError();  // Hear learns of a connection that broke
   lock.lock();
-  if (leaving && !connection.has_unsent()) connection.FinishSending();
+  if (leaving && outbox.empty() && !connection.has_unsent()) connection.FinishSending();
 }
 
 void ControlPlane::State::Hear() {
@@ -224,6 +225,10 @@ void ControlPlane::State::Post(uint16_t type, std::string payload) {
     const std::lock_guard lock(mutex);
     outbox.emplace_back(type, std::move(payload));
   }
+  Wake();
+}
+
+void ControlPlane::State::Wake() {
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t n = write(wake.get(), &one, sizeof one);
 }
@@ -340,9 +345,14 @@ std::optional<Blame> ControlPlane::Leave(const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   const std::string words = Encode(Words{static_cast<int>(code), std::string(status.message())});
   if (code != ExitCode::kDevice && code != ExitCode::kBug) {
-    s.Post(kFarewell, words);
-    const std::lock_guard lock(s.mutex);
-    s.leaving = true;
+    {
+      // Together: the hub closes the connection as soon as it hears the farewell, and to a thread
+      // that does not know that this rank leaves that would be a death.
+      const std::lock_guard lock(s.mutex);
+      s.outbox.emplace_back(kFarewell, words);
+      s.leaving = true;
+    }
+    s.Wake();
   } else {
     s.Post(IsCommunicationError(status) ? kSuspicion : kLastWords, words);
   }

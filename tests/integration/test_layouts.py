@@ -106,6 +106,7 @@ def test_a_run_goes_on_under_another_layout(world):
 ])
 def test_a_mesh_that_does_not_fit_exits_2_before_any_weight_is_read(world, mesh, ranks, words):
     directory, config = world
-    done = common.osler("train", "--config", config("misfit", mesh=mesh), ranks=ranks, expect=2)
+    name = "misfit_" + "_".join(mesh)
+    done = common.osler("train", "--config", config(name, mesh=mesh), ranks=ranks, expect=2)
     assert all(word in done.stderr for word in words), done.stderr
-    assert not (directory / "misfit").exists()
+    assert not (directory / name).exists()

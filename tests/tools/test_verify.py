@@ -68,7 +68,7 @@ def test_layouts_and_output_are_the_users_choice(model_of, tmp_path):
     (["--layouts", "tensr2"], ["tensr", "tensorN"]),
     (["--layouts", "data2.zero2"], ["zero says nothing without shard2"]),
     (["--layouts", "tensor3"], ["mesh.tensor 3", "nearest valid: 2, 4"]),
-    (["--layouts", "pipeline9"], ["mesh.pipeline 9", "layers"]),
+    (["--layouts", "pipeline8"], ["mesh.pipeline 8", "layers"]),
 ])
 def test_bad_layouts_exit_2(model_of, flags, words):
     done, lines = verify(model_of("llama"), *flags, expect=2)
