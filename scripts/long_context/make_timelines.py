@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Synthetic health-record timelines with one fact to remember, as chat records.
 
-    make_timelines.py --output DIR [--tokens 32768] [--short 3000] [--long 24] [--heldout 8] [--seed 1]
+    make_timelines.py --output DIR [--tokens 32768] [--short 3000] [--long 20] [--heldout 8] [--seed 1]
 
 A timeline is a line a visit: vitals, drugs and codes in words of a closed vocabulary. One line, anywhere, says which
-device was implanted; device names stand nowhere else. The question after the last visit asks for it. short.jsonl
-holds timelines of 40 to 1024 words (a newline counts as one), long.jsonl and heldout.jsonl of at least --tokens;
-devices.json the possible answers. Everything follows from the seed.
+device was implanted; device names stand nowhere else. The question after the last visit asks for it. tiny.jsonl
+and short.jsonl hold timelines of 24 to 90 and of 40 to 1024 words (a newline counts as one), long.jsonl and
+heldout.jsonl of at least --tokens. Everything follows from the seed.
 """
 import argparse
 import json
@@ -44,19 +44,19 @@ def main():
     parser.add_argument("--output", required=True, type=pathlib.Path)
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--short", type=int, default=3000)
-    parser.add_argument("--long", type=int, default=24)
+    parser.add_argument("--long", type=int, default=20)
     parser.add_argument("--heldout", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     draw = random.Random(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
-    parts = {"short": [int(40 * (1024 / 40) ** draw.random()) for _ in range(args.short)],
+    parts = {"tiny": [draw.randint(24, 90) for _ in range(2 * args.short)],
+             "short": [int(40 * (1024 / 40) ** draw.random()) for _ in range(args.short)],
              "long": [args.tokens] * args.long, "heldout": [args.tokens] * args.heldout}
     for name, lengths in parts.items():
         with open(args.output / f"{name}.jsonl", "w", encoding="utf-8") as out:
             for number, length in enumerate(lengths):
                 out.write(json.dumps(timeline(draw, f"{name}-{number}", length)) + "\n")
-    (args.output / "devices.json").write_text(json.dumps(DEVICES))
 
 
 if __name__ == "__main__":
