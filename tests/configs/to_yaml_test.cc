@@ -77,6 +77,11 @@ checkpoint:
   keep_best: false
 validation:
   every_steps: 0
+communication:
+  connect_seconds: 60.0
+  heartbeat_seconds: 1.0
+  silence_seconds: 8.0
+  timeout_seconds: 600.0
 )";
 
 std::vector<std::string> AwkwardTexts() {
