@@ -25,7 +25,7 @@ json Llama(int heads, int kv_heads) {
   return {{"architectures", {"LlamaForCausalLM"}},
           {"model_type", "llama"},
           {"vocab_size", 128256},
-          {"hidden_size", 4096},
+          {"hidden_size", heads * 128},
           {"intermediate_size", 14336},
           {"num_hidden_layers", 32},
           {"num_attention_heads", heads},
