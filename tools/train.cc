@@ -18,6 +18,7 @@
 #include "configs/config.h"
 #include "parallel/launch.h"
 #include "parallel/mesh.h"
+#include "parallel/nccl/nccl_communicator.h"
 #include "parallel/world.h"
 #include "tools/commands.h"
 #include "tools/launch_flags.h"
@@ -66,7 +67,27 @@ void MakePathsAbsolute(config::Train& config) {
   }
 }
 
-absl::Status TrainOnMesh(Fs& fs, const config::Train& config, Communicator& world) {
+// Without a GPU, what CUDA or NCCL say is the answer; with one, that blocks and kernels of this
+// version compute on the CPU. Collective.
+absl::Status CheckDevice(const config::TrainLoop& train, const LaunchInfo& launch,
+                         Communicator& world) {
+  if (train.device() != config::CUDA) return absl::OkStatus();
+  const absl::Status gpu = ConnectNccl(world, launch.local_rank).status();
+  if (!gpu.ok()) return Annotate(gpu, "train.device cuda");
+  return DeviceError(
+      "train.device cuda: the GPU and NCCL are here, but this version computes on the CPU only; "
+      "set it to cpu");
+}
+
+void WarnOfNoEffect(const config::TrainLoop& train, const Communicator& world) {
+  if (world.size() == 1 && train.gradient_reduction() == config::BF16)
+    LogWarning("train.gradient_reduction has no effect: one rank reduces nothing");
+}
+
+absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const LaunchInfo& launch,
+                         Communicator& world) {
+  OSLER_RETURN_IF_ERROR(CheckDevice(config.train(), launch, world));
+  WarnOfNoEffect(config.train(), world);
   OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world));
   OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh));
@@ -89,12 +110,13 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
 }
 
 // What all ranks do together, from the first moment at which each knows of the others.
-absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config, World& world) {
+absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config,
+                           const LaunchInfo& launch, World& world) {
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(*world.comm, config.status()));
   OSLER_RETURN_IF_ERROR(
       CheckSameOnAllRanks(*world.control, "configuration",
                           absl::StrCat("osler_version: ", kOslerVersion, "\n", ToYaml(*config))));
-  return TrainOnMesh(fs, *config, *world.comm);
+  return TrainOnMesh(fs, *config, launch, *world.comm);
 }
 
 absl::Status Train(Fs& fs, const TrainFlags& flags) {
@@ -111,9 +133,9 @@ absl::Status Train(Fs& fs, const TrainFlags& flags) {
       config.ok() ? config->communication() : config::Communication();
   OSLER_ASSIGN_OR_RETURN(World world,
                          ConnectWorld(launch, TimesOf(communication), OptionsOf(communication)));
-  if (!config.ok()) return TrainTogether(fs, config, world);
+  if (!config.ok()) return TrainTogether(fs, config, launch, world);
   RankExit exit(fs, world, config->train().output());
-  return exit.Finish(TrainTogether(fs, config, world));
+  return exit.Finish(TrainTogether(fs, config, launch, world));
 }
 
 }  // namespace

@@ -110,3 +110,16 @@ def test_a_mesh_that_does_not_fit_exits_2_before_any_weight_is_read(world, mesh,
     done = common.osler("train", "--config", config(name, mesh=mesh), ranks=ranks, expect=2)
     assert all(word in done.stderr for word in words), done.stderr
     assert not (directory / name).exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_gpu_that_is_not_there_or_not_used_exits_4(world, ranks):
+    _, config = world
+    done = common.osler("train", "--config", config(f"cuda{ranks}", train__device="cuda"), ranks=ranks, expect=4)
+    assert "train.device cuda" in done.stderr
+
+
+def test_a_reduction_that_reduces_nothing_is_told(world):
+    _, config = world
+    done = common.osler("train", "--config", config("alone", train__steps=1, train__gradient_reduction="bf16"))
+    assert "train.gradient_reduction has no effect" in done.stderr
