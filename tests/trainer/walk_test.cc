@@ -126,6 +126,10 @@ TEST(WalkTest, EvaluationTakesNoGradientBack) {
     const bool first = mesh.coordinate(Axis::kPipeline) == 0;
     EXPECT_EQ(after.bytes_sent - before.bytes_sent > 0, first);
     EXPECT_EQ(after.collectives - before.collectives, 4);  // sent, or taken
+    for (const ParameterSlot& slot : stage.store.slots()) {
+      if (!slot.gradient.defined()) continue;
+      EXPECT_EQ(slot.gradient.count_nonzero().item<int64_t>(), 0) << slot.name;
+    }
   });
 }
 
