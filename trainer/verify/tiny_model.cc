@@ -63,7 +63,8 @@ void Shrink(json& text) {
     if (text.contains(key) && !text[key].is_null()) text[key] = value;
   };
   text["vocab_size"] = kVocabulary;
-  text["hidden_size"] = kHidden;
+  // Llama's configuration wants a width that its heads divide.
+  text["hidden_size"] = (kHidden + heads.queries - 1) / heads.queries * heads.queries;
   text["intermediate_size"] = kIntermediate;
   text["num_hidden_layers"] = kLayers;
   text["num_attention_heads"] = heads.queries;
