@@ -1,5 +1,4 @@
 #include <ATen/Parallel.h>
-#include <malloc.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -24,6 +23,7 @@
 #include "tools/launch_flags.h"
 #include "tools/rank_exit.h"
 #include "tools/version.h"
+#include "trainer/freed_memory.h"
 #include "trainer/run_layout.h"
 #include "trainer/stop_signal.h"
 #include "trainer/trainer.h"
@@ -37,11 +37,10 @@ struct TrainFlags {
   LaunchFlags launch;
 };
 
-// glibc returns large blocks to the system on every free; activations of one step are the next
-// step's, so keep them.
-void KeepFreedMemory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+// Under ZeRO 3 memory is what one saves.
+FreedMemory FreedMemoryOf(const config::Train& config) {
+  const bool cut = config.mesh().shard() > 1 && config.mesh().zero() == 3;
+  return cut ? FreedMemory::kReturned : FreedMemory::kKept;
 }
 
 // One share of this host's cores a rank, unless OMP_NUM_THREADS says otherwise.
@@ -121,13 +120,15 @@ absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config,
 
 absl::Status Train(Fs& fs, const TrainFlags& flags) {
   InstallStopSignals();
-  KeepFreedMemory();
   OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch(flags.launch));
   SetLogRank(launch.rank, launch.world_size);
   absl::StatusOr<config::Train> config = LoadTrainConfig(fs, flags.config, flags.overrides);
   // Others would wait for a rank whose configuration cannot be read: it tells them first.
   if (!config.ok() && launch.world_size == 1) return config.status();
-  if (config.ok()) MakePathsAbsolute(*config);
+  if (config.ok()) {
+    MakePathsAbsolute(*config);
+    SetFreedMemory(FreedMemoryOf(*config));
+  }
   ChooseThreads(launch);
   const config::Communication communication =
       config.ok() ? config->communication() : config::Communication();

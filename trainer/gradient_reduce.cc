@@ -31,8 +31,7 @@ GradientReducer::GradientReducer(ParameterStore& store, Mesh& mesh, const Reduce
       done_(store.slots().size()),
       whole_(store.slots().size()) {
   MakeBuckets();
-  // What stays is asked for before what comes and goes, or it would break up the free memory that
-  // gradients of blocks need over and over.
+  // What stays is asked for before what comes and goes: that would leave gaps between it.
   for (const Bucket& bucket : buckets_) {
     for (const int64_t slot : bucket.slots) store_.GradientPieceOf(slot);
   }

@@ -28,6 +28,7 @@
 #include "model/registry.h"
 #include "parallel/launch.h"
 #include "parallel/world.h"
+#include "trainer/freed_memory.h"
 #include "trainer/gradient_reduce.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/residency.h"
@@ -185,8 +186,7 @@ absl::Status Measure(Fs& fs, const std::string& directory, Communicator& world, 
 }
 
 absl::Status Main(const std::string& directory) {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);  // as osler train does
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  SetFreedMemory(FreedMemory::kReturned);  // as osler train does under ZeRO 3
   const auto fs = MakePosixFs();
   OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
   OSLER_ASSIGN_OR_RETURN(const World connected, ConnectWorld(launch));
