@@ -156,6 +156,17 @@ void CheckDevice(const config::TrainLoop& train, Rules& rules) {
   rules.Require(
       train.mlp_chunk_tokens() >= 0, "train.mlp_chunk_tokens",
       fmt::format("{} is negative; use 0 for all tokens at once", train.mlp_chunk_tokens()));
+  const config::Offload& offload = train.offload();
+  const auto moves = [&](bool wanted, const char* key) {
+    rules.Require(
+        !wanted || train.device() != config::CPU, key,
+        "has no effect while train.device is cpu, whose memory is the host's; delete this");
+  };
+  moves(offload.optimizer(), "train.offload.optimizer");
+  moves(offload.activations(), "train.offload.activations");
+  rules.Require(!offload.activations() || train.recompute() == config::FULL,
+                "train.offload.activations",
+                "moves the inputs that blocks keep to recompute from; set train.recompute: full");
 }
 
 void CheckLoop(const config::TrainLoop& train, Rules& rules) {

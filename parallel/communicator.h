@@ -80,7 +80,7 @@ class Handle {
 };
 
 // What this rank sent to others since the group was made: bytes of tensors, without envelopes
-// (docs/parallelism.md has the formulas), and how many collectives and sends it started.
+// (docs/parallelism.md has the formulas), and how many collectives and transfers it took part in.
 struct Traffic {
   int64_t bytes_sent = 0, collectives = 0;
 };

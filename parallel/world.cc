@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -226,12 +227,18 @@ absl::StatusOr<World> ConnectOverTcp(const LaunchInfo& launch, const ControlTime
 
 absl::StatusOr<World> ConnectWorld(const LaunchInfo& launch, const ControlTimes& times,
                                    const CommunicatorOptions& options) {
-  switch (launch.network) {
-    case Network::kMpi: return ConnectOverMpi(launch, times, options);
-    case Network::kTcp: return ConnectOverTcp(launch, times, options);
-    case Network::kNone: break;
+  if (launch.network == Network::kNone) {
+    return World{ControlPlane::Alone(), MakeSingleCommunicator()};
   }
-  return World{ControlPlane::Alone(), MakeSingleCommunicator()};
+  // A second connection would meet what the first one left: its invitation in torchrun's store, its
+  // port, an MPI that is initialised once.
+  static std::atomic<bool> connected = false;
+  if (connected) return DeviceError("this process is already connected to its run: connect once");
+  absl::StatusOr<World> world = launch.network == Network::kMpi
+                                    ? ConnectOverMpi(launch, times, options)
+                                    : ConnectOverTcp(launch, times, options);
+  connected = world.ok();
+  return world;
 }
 
 }  // namespace osler

@@ -17,10 +17,10 @@ struct World {
 };
 
 // Connects this rank with the others as the launcher says: MPI is initialised when launched under
-// it (once per process; finalised when the last communicator goes), otherwise TCP, and the control
-// plane in both cases. Alone: a group of one; nothing is opened. Blocks until all ranks have come.
-// Device errors name the rank or address that is missing, and contradictions between environment
-// and MPI.
+// it (finalised when the last communicator goes), otherwise TCP, and the control plane in both
+// cases; once per process. Alone: a group of one; nothing is opened. Blocks until all ranks have
+// come. Device errors name the rank or address that is missing, and contradictions between
+// environment and MPI.
 //
 // The secret that ranks of one run share is OSLER_RUN_SECRET; without it, one that rank 0 draws and
 // hands to the others over MPI or torchrun's store; without those none (docs/faults.md).

@@ -85,6 +85,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"mesh.context_method=ring", "no effect while mesh.context is 1"},
                       Case{"train.gradient_reduction=fp64", "delete this"},
                       Case{"train.mlp_chunk_tokens=-1", "0 for all tokens"},
+                      Case{"train.offload.optimizer=true", "no effect while train.device is cpu"},
+                      Case{"train.offload={activations: true}", "no effect while train.device"},
+                      Case{
+                          "train={steps: 1, output: r, device: cuda, offload: {activations: true}}",
+                          "set train.recompute: full"},
                       Case{"mesh.data=-2", "1 or more"}));
 
 TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
@@ -97,8 +102,8 @@ TEST(TrainRulesTest, OddButPossibleValuesAreFine) {
         "mesh={pipeline: 2, shard: 3, context: 5, tensor: 7, zero: 3, interleave: 2, "
         "context_method: gather}",
         "train.gradient_reduction=bf16", "train.mlp_chunk_tokens=512",
-        "train={steps: 1, output: r, device: cuda, offload: {optimizer: true, activations: "
-        "true}}"}) {
+        "train={steps: 1, output: r, device: cuda, recompute: full, offload: {optimizer: true, "
+        "activations: true}}"}) {
     EXPECT_THAT(ParseTrainConfig(testing::kTrainExample, "t.yaml", {flag}), IsOk()) << flag;
   }
 }
