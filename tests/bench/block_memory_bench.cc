@@ -25,7 +25,7 @@
 namespace osler {
 namespace {
 
-constexpr int64_t kShort = 512, kLong = 1024;  // tokens of a rank
+constexpr int64_t kShort = 128, kLong = 256;  // tokens of a rank
 
 struct Shape {
   int64_t hidden, intermediate, heads, key_heads, head_dim;
@@ -107,6 +107,7 @@ void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, at::
               dtype == at::kFloat ? "fp32" : "bf16", ranks, static_cast<long>(chunk_tokens),
               static_cast<long>(most.kept), static_cast<long>(most.forward),
               static_cast<long>(most.backward));
+  std::fflush(stdout);
 }
 
 }  // namespace
