@@ -16,6 +16,7 @@
 #include "parallel/launch.h"
 #include "parallel/world.h"
 #include "tools/commands.h"
+#include "tools/launch_flags.h"
 #include "trainer/verify/report.h"
 
 namespace osler {
@@ -25,6 +26,7 @@ struct VerifyFlags {
   std::string model, layouts{StandardVerifyLayouts()}, output;
   int most_ranks = 8;
   uint64_t seed = 0;
+  LaunchFlags launch;
 };
 
 // Where the ranks of a layout run: threads of this process, or the first ranks of a world.
@@ -114,7 +116,7 @@ absl::Status VerifyAll(Fs& fs, const VerifyFlags& flags, Communicator& world) {
 }
 
 absl::Status Verify(Fs& fs, const VerifyFlags& flags) {
-  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch());
+  OSLER_ASSIGN_OR_RETURN(const LaunchInfo launch, DetectLaunch(flags.launch));
   SetLogRank(launch.rank, launch.world_size);
   at::set_num_threads(1);  // ranks are threads or processes already
   OSLER_ASSIGN_OR_RETURN(const World world, ConnectWorld(launch));
@@ -128,17 +130,14 @@ void AddVerifyCommand(CLI::App& app, Fs& fs, Action& action) {
   CLI::App* command = app.add_subcommand(
       "verify", "Show that every parallel layout computes what one rank computes");
   command->footer(
-      "Trains a tiny random model of the same family in fp64, on one rank and under each layout, "
-      "and\n"
-      "compares every parameter's gradient, losses and the parameters after 5 steps. Ranks are "
-      "threads of\n"
-      "this process, or those of mpirun. The table goes to stderr, JSON lines to stdout or "
-      "--output; exit 70\n"
-      "when a layout differs (docs/parallelism.md).\n"
-      "A layout is parts joined by dots: pipelineN dataN shardN contextN tensorN, zero1 zero2 "
-      "zero3 "
-      "(with\n"
-      "shard), interleaveN (with pipeline), ring gather (with context), recompute.\n"
+      "Trains a tiny random model of the same family in fp64, on one rank and under each\n"
+      "layout, and compares every parameter's gradient, losses and the parameters after 5\n"
+      "steps (docs/parallelism.md). Ranks are threads of this process, or those of mpirun,\n"
+      "torchrun or --rank. The table goes to stderr, JSON lines to stdout or --output; exit\n"
+      "code 70 when a layout differs.\n"
+      "A layout is parts joined by dots: pipelineN dataN shardN contextN tensorN, zero1\n"
+      "zero2 zero3 (with shard), interleaveN (with pipeline), ring gather (with context),\n"
+      "recompute.\n"
       "Example: osler verify --model models/tiny --layouts tensor2,shard2.tensor2.zero3");
   command->add_option("--model", flags->model, "model directory; only its config.json is read")
       ->required();
@@ -148,6 +147,7 @@ void AddVerifyCommand(CLI::App& app, Fs& fs, Action& action) {
       ->capture_default_str();
   command->add_option("--seed", flags->seed, "of weights and packs")->capture_default_str();
   command->add_option("--output", flags->output, "file for the JSON lines");
+  AddLaunchFlags(*command, flags->launch);
   command->callback(
       [&fs, &action, flags] { action = [&fs, flags] { return Verify(fs, *flags); }; });
 }

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr char kRow[] = "%-33s %5d  %-42s %8.1e  %8.1e  %-34s %-6s %6.2f\n";
+constexpr char kRow[] = "%-33s %5d  %-48s %8.1e  %8.1e  %-34s %-6s %6.2f\n";
 constexpr std::array<const char*, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
                                                     "tensor"};
 
@@ -51,7 +51,7 @@ ordered_json Head(const VerifyLayout& layout) {
 }  // namespace
 
 std::string VerifyTableHeader() {
-  return absl::StrFormat("%-33s %5s  %-42s %8s  %8s  %-34s %-6s %6s\n", "layout", "ranks",
+  return absl::StrFormat("%-33s %5s  %-48s %8s  %8s  %-34s %-6s %6s\n", "layout", "ranks",
                          "worst gradient", "relative", "5 steps", "MB sent a step", "", "s");
 }
 
