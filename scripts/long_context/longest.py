@@ -90,14 +90,14 @@ def kept(m, e, tensor=1):
 
 
 def at_mlp(m, e, tensor=1):
-    """Live while the tiled MLP goes back: what the layer kept, and the gradients of its output and of the MLP's input."""
-    return kept(m, e, tensor) + 2 * e * m.D
+    """Live while the tiled MLP goes back: what the layer kept, the gradients of its output and of the MLP's input."""
+    return kept(m, e, tensor) + 2 * e * m.D - 4
 
 
 def at_ring(m, e, ranks, tensor=1):
-    """Live while ring attention goes back; key gradients are fp32. A ring of two has nothing in flight both ways."""
+    """Live while ring attention goes back; sums of gradients are fp32. In a ring of two, gradients go straight home."""
     t = tensor
-    keys, sums = (5, 6) if ranks == 2 else (7, 8)
+    keys, sums = (5, 6) if ranks == 2 else (7, 10)
     width = 4 * m.D if t == 1 else 2 * m.D + 2 * m.D / t
     return e * (width + (4 * m.A + keys * m.B) / t) + 4 * ((2 * m.A + sums * m.B + 2 * m.H + m.K) / t + 1)
 
