@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Synthetic health-record timelines with one fact to remember, as chat records.
 
-    make_timelines.py --output DIR [--tokens 32768] [--short 3000] [--long 20] [--heldout 8] [--seed 1]
+    make_timelines.py --output DIR [--tokens 32768] [--short 8000] [--long 20] [--heldout 8] [--seed 1]
 
-A timeline is a line a visit: vitals, drugs and codes in words of a closed vocabulary. One line, anywhere, says which
-device was implanted; device names stand nowhere else. The question after the last visit asks for it. tiny.jsonl
-and short.jsonl hold timelines of 24 to 90 and of 40 to 1024 words (a newline counts as one), long.jsonl and
-heldout.jsonl of at least --tokens. Everything follows from the seed.
+A timeline is a line a visit: vitals, drugs and codes in words of a closed vocabulary. One line says which device was
+implanted; device names stand nowhere else. The question after the last visit asks for it. short.jsonl holds timelines
+of 24 to 90 words (a newline counts as one), long.jsonl and heldout.jsonl of at least --tokens. The line stands
+anywhere; in heldout timeline i of n it stands in part i of n, so that every depth is asked for. Everything follows from
+the seed.
 """
 import argparse
 import json
@@ -29,34 +30,35 @@ def visit(draw):
     return " ".join(f"{field} {draw.choice(values)}" for field, values in FIELDS.items())
 
 
-def timeline(draw, name, tokens):
-    """A chat record of at least `tokens` words, and the device."""
+def timeline(draw, name, tokens, part=0, parts=1):
+    """A chat record of at least `tokens` words, its fact in part `part` of `parts`."""
     per_line = 2 * len(FIELDS) + 1
     lines = [visit(draw) for _ in range(tokens // per_line + 1)]
     device = draw.choice(DEVICES)
-    lines.insert(draw.randrange(len(lines)), f"{device} implanted")
+    lines.insert(int(len(lines) * (part + draw.random()) / parts), f"{device} implanted")
     content = "\n".join(lines) + "\n" + QUESTION
-    return {"id": name, "subject": name, "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": device}]}
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": device}]
+    return {"id": name, "subject": name, "messages": messages}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=pathlib.Path)
     parser.add_argument("--tokens", type=int, default=32768)
-    parser.add_argument("--short", type=int, default=3000)
+    parser.add_argument("--short", type=int, default=8000)
     parser.add_argument("--long", type=int, default=20)
     parser.add_argument("--heldout", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     draw = random.Random(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
-    parts = {"tiny": [draw.randint(24, 90) for _ in range(2 * args.short)],
-             "short": [int(40 * (1024 / 40) ** draw.random()) for _ in range(args.short)],
-             "long": [args.tokens] * args.long, "heldout": [args.tokens] * args.heldout}
-    for name, lengths in parts.items():
-        with open(args.output / f"{name}.jsonl", "w", encoding="utf-8") as out:
-            for number, length in enumerate(lengths):
-                out.write(json.dumps(timeline(draw, f"{name}-{number}", length)) + "\n")
+    timelines = {
+        "short": [timeline(draw, f"short-{i}", draw.randint(24, 90)) for i in range(args.short)],
+        "long": [timeline(draw, f"long-{i}", args.tokens) for i in range(args.long)],
+        "heldout": [timeline(draw, f"heldout-{i}", args.tokens, i, args.heldout) for i in range(args.heldout)],
+    }
+    for name, records in timelines.items():
+        (args.output / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 if __name__ == "__main__":

@@ -25,17 +25,27 @@ def right(answers, records):
     return sum(answer["text"].strip() == record["messages"][-1]["content"] for answer, record in zip(answers, records))
 
 
+def worst(pairs):
+    return max(abs(a - b) / abs(a) for a, b in pairs)
+
+
 def report(directory):
     runs = {name: lines(directory / name / "log/metrics.jsonl") for name in ("one", "context")}
     pairs = [(a["loss"], b["loss"]) for a, b in zip(runs["one"], runs["context"])]
     records = lines(directory / "heldout-clean.jsonl")
+    words = [record["messages"][0]["content"].split() for record in records]
+    depths = [words_of.index("implanted") / len(words_of) for words_of in words]
     answers = {name: lines(directory / f"{name}-answers.jsonl") for name in ("base", "extended", "context")}
     speed = {name: statistics.median(row["tokens_per_s"] for row in rows) for name, rows in runs.items()}
+    gradients = [(a["grad_norm"], b["grad_norm"]) for a, b in zip(runs["one"], runs["context"])]
     result = {
         "tokens": min(answer["prompt_tokens"] for answer in answers["base"]),
         "steps": len(runs["context"]),
+        "depths": depths,
         "losses": pairs,
-        "worst_difference": max(abs(a - b) / a for a, b in pairs),
+        "last_loss": runs["context"][-1]["loss"],
+        "worst_difference": worst(pairs),
+        "worst_gradient_difference": worst(gradients),
         "right": {name: right(found, records) for name, found in answers.items()},
         "heldout": len(records),
         "tokens_per_s": speed,
@@ -44,7 +54,10 @@ def report(directory):
     rows = [("tokens of a held-out timeline, at least", f"{result['tokens']:,}")]
     rows += [(f"loss of step {i + 1}: one rank, context 2", f"{a:.7f}, {b:.7f}") for i, (a, b) in enumerate(pairs)]
     rows += [
-        ("largest relative difference", f"{result['worst_difference']:.1e}"),
+        ("largest relative difference: losses, gradient norms",
+         f"{result['worst_difference']:.1e}, {result['worst_gradient_difference']:.1e}"),
+        (f"loss of step {result['steps']}, context 2", f"{result['last_loss']:.4f}"),
+        ("where held-out facts stand, % of the timeline", " ".join(f"{100 * depth:.0f}" for depth in depths)),
         ("devices found after short timelines only", f"{result['right']['base']} of {len(records)}"),
         ("the same with positions scaled", f"{result['right']['extended']} of {len(records)}"),
         (f"and after {result['steps']} long steps, context 2", f"{result['right']['context']} of {len(records)}"),

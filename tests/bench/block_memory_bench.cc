@@ -3,12 +3,17 @@
 // process). Two lengths are measured; their difference over the tokens leaves parameters and their
 // gradients out. docs/long_context.md makes its table of these.
 //
-//   block_memory_bench [shape: medgemma-4b | medgemma-27b | tiny] [ranks] [chunk_tokens]
+//   block_memory_bench [shape] [ranks] [chunk_tokens] [tokens of a rank] [fp32 | bf16]
+//
+// Shapes: medgemma-4b, medgemma-27b, and these with every width divided by 16, medgemma-4b/16 and
+// medgemma-27b/16: bytes of activations are a 16th, and those of weights' gradients, which decide
+// where a short sequence has its peak, a 256th, so that 4096 tokens stand for 65536.
 #include <ATen/Parallel.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -25,14 +30,13 @@
 namespace osler {
 namespace {
 
-constexpr int64_t kShort = 128, kLong = 256;  // tokens of a rank
-
 struct Shape {
   int64_t hidden, intermediate, heads, key_heads, head_dim;
 };
 const std::map<std::string, Shape> kShapes = {{"medgemma-4b", {2560, 10240, 8, 4, 256}},
                                               {"medgemma-27b", {5376, 21504, 32, 16, 128}},
-                                              {"tiny", {256, 1024, 4, 2, 64}}};
+                                              {"medgemma-4b/16", {160, 640, 8, 4, 16}},
+                                              {"medgemma-27b/16", {336, 1344, 32, 16, 8}}};
 
 // One global layer of Gemma 3.
 std::string Config(const Shape& s) {
@@ -79,7 +83,9 @@ Bytes Measure(const Model& model, const ParameterStore& store, Communicator& com
   return bytes;
 }
 
-void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, at::ScalarType dtype) {
+// At `tokens` and half as many.
+void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, int64_t tokens,
+                  at::ScalarType dtype) {
   const auto spec = ParseModelSpec(Config(kShapes.at(name)), name);
   ParameterStore store;
   const Model model = spec->build(store);
@@ -90,9 +96,9 @@ void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, at::
   for (size_t r = 0; r < group.size(); ++r) {
     threads.emplace_back([&, r, comm = std::move(group[r])] {
       at::set_num_threads(1);
-      const Bytes few = Measure(model, store, *comm, kShort, chunk_tokens, dtype);
-      const Bytes many = Measure(model, store, *comm, kLong, chunk_tokens, dtype);
-      const auto slope = [](int64_t a, int64_t b) { return (b - a) / (kLong - kShort); };
+      const Bytes few = Measure(model, store, *comm, tokens / 2, chunk_tokens, dtype);
+      const Bytes many = Measure(model, store, *comm, tokens, chunk_tokens, dtype);
+      const auto slope = [&](int64_t a, int64_t b) { return (b - a) / (tokens - tokens / 2); };
       per_token[r] = {slope(few.kept, many.kept), slope(few.forward, many.forward),
                       slope(few.backward, many.backward)};
     });
@@ -103,7 +109,7 @@ void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, at::
     most = {std::max(most.kept, one.kept), std::max(most.forward, one.forward),
             std::max(most.backward, one.backward)};
   }
-  std::printf("%-13s %5s %6d %6ld %10ld %10ld %10ld\n", name.c_str(),
+  std::printf("%-15s %5s %6d %6ld %10ld %10ld %10ld\n", name.c_str(),
               dtype == at::kFloat ? "fp32" : "bf16", ranks, static_cast<long>(chunk_tokens),
               static_cast<long>(most.kept), static_cast<long>(most.forward),
               static_cast<long>(most.backward));
@@ -114,18 +120,21 @@ void MeasureRanks(const std::string& name, int ranks, int64_t chunk_tokens, at::
 }  // namespace osler
 
 int main(int argc, char** argv) {
-  const std::string shape = argc > 1 ? argv[1] : "medgemma-4b";
+  const std::string shape = argc > 1 ? argv[1] : "medgemma-4b/16";
   const int ranks = argc > 2 ? std::atoi(argv[2]) : 2;
-  const int64_t chunk = argc > 3 ? std::atoll(argv[3]) : 64;
+  const int64_t chunk = argc > 3 ? std::atoll(argv[3]) : 16;
+  const int64_t tokens = argc > 4 ? std::atoll(argv[4]) : 4096;
+  const std::string only = argc > 5 ? argv[5] : "";
   if (!osler::kShapes.contains(shape)) {
     std::fprintf(stderr, "block_memory_bench: no shape %s\n", shape.c_str());
     return 2;
   }
   std::printf("bytes a token; kept: with the output; forward, backward: the most live at once\n");
-  std::printf("%-13s %5s %6s %6s %10s %10s %10s\n", "layer", "dtype", "ranks", "chunk", "kept",
+  std::printf("%-15s %5s %6s %6s %10s %10s %10s\n", "layer", "dtype", "ranks", "chunk", "kept",
               "forward", "backward");
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    for (const int64_t c : {int64_t{0}, chunk}) osler::MeasureRanks(shape, ranks, c, dtype);
+    if (only == (dtype == at::kFloat ? "bf16" : "fp32")) continue;
+    for (const int64_t c : {int64_t{0}, chunk}) osler::MeasureRanks(shape, ranks, c, tokens, dtype);
   }
   return 0;
 }

@@ -17,6 +17,6 @@ def test_a_needle_is_learned_over_two_context_ranks(tmp_path):
     assert report["tokens"] >= 32768
     assert len(report["losses"]) == 3 and report["worst_difference"] <= 1e-5
     assert all(loss > 0 for pair in report["losses"] for loss in pair)
-    # Short timelines alone do not teach it: what is found is found after the extension.
+    # Short timelines alone do not teach it; how far scaled positions alone go depends on the short training.
     assert report["right"]["base"] <= 2
     assert report["right"]["context"] >= 3
