@@ -155,6 +155,9 @@ absl::Status Trainer::State::LoadParameters() {
     train_step = std::make_unique<TrainStep>(model, store, mesh, stages, StepOptionsOf(config),
                                              std::move(groups));
     sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
+    saver = std::make_unique<CheckpointSaver>(
+        *checkpoints, mesh.world(),
+        config.checkpoint().async() ? SaveMode::kBackground : SaveMode::kBlocking);
     return absl::OkStatus();
   }));
   if (resume < 0) return absl::OkStatus();
@@ -162,7 +165,7 @@ absl::Status Trainer::State::LoadParameters() {
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = sharded->Entries();
+  CheckpointState state = sharded->ToLoad();
   OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
   train_step->optimizer().StateLoaded();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
@@ -236,28 +239,42 @@ absl::Status Trainer::State::OpenLog() {
   });
 }
 
-absl::Status Trainer::State::WriteCheckpoint() {
-  OSLER_RETURN_IF_ERROR(log->Sync());
-  CheckpointState state = sharded->Entries();
+absl::StatusOr<CheckpointState> Trainer::State::StateToSave() {
+  CheckpointState state = sharded->ToSave();
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
   state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);
   state.texts[kConfigFile] = ToYaml(config);
-  const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
-  return checkpoints->Save(step, state,
-                           marks_best ? std::optional(best.state().step) : std::nullopt);
+  return state;
+}
+
+absl::Status Trainer::State::Tolerate(const absl::Status& saved, int64_t of_step,
+                                      FullDisk policy) const {
+  if (!absl::IsResourceExhausted(saved) || policy == FullDisk::kFail) return saved;
+  if (is_first()) {
+    LogError("checkpoint of step {} failed, training goes on without it: {}", of_step,
+             std::string(saved.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::State::SettleCheckpoint(FullDisk policy) {
+  failed_save_agreed = false;
+  return Tolerate(saver->Settle(), saving_step, policy);
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
-  return sharded->SaveOnFirst([&]() -> absl::Status {
-    const absl::Status written = WriteCheckpoint();
-    if (!absl::IsResourceExhausted(written) || policy == FullDisk::kFail) {
-      return Reclassify(written, ExitCode::kCheckpoint);
-    }
-    LogError("checkpoint of step {} failed, training goes on without it: {}", step,
-             std::string(written.message()));
-    return absl::OkStatus();
-  });
+  OSLER_RETURN_IF_ERROR(SettleCheckpoint(FullDisk::kGoOn));
+  absl::StatusOr<CheckpointState> state = StateToSave();
+  absl::Status ready = state.status();
+  if (ready.ok() && log != nullptr) ready = Reclassify(log->Sync(), ExitCode::kCheckpoint);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), ready));
+  const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
+  saving_step = step;
+  const absl::Status begun = saver->Save(
+      step, *std::move(state), marks_best ? std::optional(best.state().step) : std::nullopt);
+  if (!begun.ok() || config.checkpoint().async()) return Tolerate(begun, step, policy);
+  return SettleCheckpoint(policy);
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config,

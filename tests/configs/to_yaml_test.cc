@@ -75,6 +75,7 @@ checkpoint:
   every_steps: 5
   keep: 3
   keep_best: false
+  async: true
 validation:
   every_steps: 0
 communication:
