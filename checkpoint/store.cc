@@ -32,8 +32,8 @@ std::optional<int64_t> StepOfName(std::string_view name) {
   return step;
 }
 
-CheckpointStore::CheckpointStore(Fs& fs, std::string directory, int64_t keep)
-    : fs_(fs), directory_(std::move(directory)), keep_(keep) {}
+CheckpointStore::CheckpointStore(Fs& fs, std::string directory, int64_t keep, int64_t keep_every)
+    : fs_(fs), directory_(std::move(directory)), keep_(keep), keep_every_(keep_every) {}
 
 std::string CheckpointStore::StepDirectory(int64_t step) const {
   return JoinPath(directory_, fmt::format("step-{}", step));
@@ -102,6 +102,7 @@ absl::Status CheckpointStore::Retain(int64_t saved) {
   for (int64_t i = 0; keep_ > 0 && i < count - keep_; ++i) {
     const int64_t step = steps[static_cast<size_t>(i)];
     if (step == saved || (best.ok() && *best == step)) continue;
+    if (keep_every_ > 0 && step % keep_every_ == 0) continue;
     doomed.push_back(OwnName(StepDirectory(step), ".tmp-removed-"));
     status.Update(fs_.Rename(StepDirectory(step), doomed.back()));
   }

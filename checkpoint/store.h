@@ -69,9 +69,9 @@ struct RankOf {
 // may be called from any thread while no other one is.
 class CheckpointStore {
  public:
-  // `keep` newest finished checkpoints stay after each save, and the one that `best` names; 0 keeps
-  // all.
-  CheckpointStore(Fs& fs, std::string directory, int64_t keep);
+  // `keep` newest finished checkpoints stay after each save, the one that `best` names, and those
+  // of steps that are multiples of `keep_every`; keep 0 keeps all.
+  CheckpointStore(Fs& fs, std::string directory, int64_t keep, int64_t keep_every = 0);
 
   // Finished checkpoints, ascending steps; none when the directory does not exist.
   absl::StatusOr<std::vector<int64_t>> Steps() const;
@@ -140,7 +140,7 @@ class CheckpointStore {
 
   Fs& fs_;
   std::string directory_;
-  int64_t keep_;
+  int64_t keep_, keep_every_;
 };
 
 }  // namespace osler

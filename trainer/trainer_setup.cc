@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "trainer/restart_guard.h"
 #include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
 #include "trainer/weights.h"
@@ -116,21 +117,28 @@ absl::Status Trainer::State::OpenModelAndData() {
       OSLER_ASSIGN_OR_RETURN(validation, Validation::Open(fs, config.data(), PlanOptionsOf(config),
                                                           *encoder, kDataThreads));
     }
-    OSLER_ASSIGN_OR_RETURN(identity, MakeRunIdentity(fs, config, data->digest()));
+    OSLER_ASSIGN_OR_RETURN(identity,
+                           MakeRunIdentity(fs, config, data->digest(), encoder->digest()));
     return absl::OkStatus();
   }));
-  return OnFirstRank(mesh.world(),
-                     [&] { return ClaimRunDirectory(fs, config.train().output(), identity); });
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    OSLER_RETURN_IF_ERROR(ClaimRunDirectory(fs, config.train().output(), identity));
+    OSLER_ASSIGN_OR_RETURN(lock, LockRunDirectory(config.train().output()));
+    return absl::OkStatus();
+  });
 }
 
 absl::Status Trainer::State::LoadParameters() {
-  checkpoints =
-      std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), config.checkpoint().keep());
+  const config::Checkpoint& keeping = config.checkpoint();
+  checkpoints = std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), keeping.keep(),
+                                                  keeping.keep_every_steps());
   int64_t resume = -1;
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&]() -> absl::Status {
     OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
     OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, checkpoints->NewestGood());
     resume = newest.value_or(-1);
+    OSLER_RETURN_IF_ERROR(CheckRestarts(fs, config.train().output(), newest.value_or(0),
+                                        ToYaml(config), config.checkpoint().most_restarts()));
     if (!newest.has_value()) return absl::OkStatus();
     if (const absl::Status moved = checkpoints->MoveLatest(*newest); !moved.ok()) {
       LogWarning("cannot move 'latest' to step-{}: {}", *newest, std::string(moved.message()));
@@ -160,8 +168,21 @@ absl::Status Trainer::State::LoadParameters() {
         config.checkpoint().async() ? SaveMode::kBackground : SaveMode::kBlocking);
     return absl::OkStatus();
   }));
+  OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&] { return CheckRoom(); }));
   if (resume < 0) return absl::OkStatus();
   return AgreeOnStatus(mesh.world(), CatchTorch([&] { return Resume(resume); }));
+}
+
+// Two checkpoints are on the disk before an older one goes.
+absl::Status Trainer::State::CheckRoom() const {
+  const int64_t one = CheckpointBytes(sharded->ToSave());
+  const int64_t need = 2 * one + one / 5;
+  const auto free = fs.FreeBytes(config.train().output());
+  if (!free.ok() || *free >= need || Finished()) return absl::OkStatus();
+  return CheckpointError(
+      absl::StrCat(config.train().output(), " is on a disk with ", *free >> 20,
+                   " MiB free; checkpoints of ", (one >> 20) + 1, " MiB want ", (need >> 20) + 1,
+                   " MiB (two, and a tenth more): make room, or choose another train.output"));
 }
 
 absl::Status Trainer::State::Resume(int64_t from) {

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/file_lock.h"
 #include "base/progress.h"
 #include "checkpoint/store.h"
 #include "data/encoder.h"
@@ -32,6 +34,7 @@ struct Trainer::State {
 
   absl::Status OpenModelAndData();
   absl::Status LoadParameters();
+  absl::Status CheckRoom() const;     // of the first rank
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
   void ResumeBest(const RunProgress& progress);
   absl::Status OpenStream();
@@ -69,6 +72,7 @@ struct Trainer::State {
   const config::Train config;
   Mesh& mesh;
 
+  std::optional<FileLock> lock;  // of the run directory; on the first rank
   ModelSpec spec;
   ParameterStore store;
   Model model;

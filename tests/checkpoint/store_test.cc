@@ -244,6 +244,13 @@ TEST_F(StoreTest, KeepsTheNewest) {
   EXPECT_EQ(Store().Steps().value().size(), 5u);
 }
 
+TEST_F(StoreTest, SomeStepsStayForGood) {
+  CheckpointStore store(*fs_, root_, 2, 10);
+  for (const int64_t step : {5, 10, 15, 20, 25, 30, 35})
+    ASSERT_THAT(store.Save(step, MakeState(1)), IsOk());
+  EXPECT_THAT(store.Steps().value(), ElementsAre(10, 20, 30, 35));
+}
+
 TEST_F(StoreTest, TheBestIsNamedAndStays) {
   CheckpointStore store = Store(2);
   EXPECT_EQ(store.Best().value(), std::nullopt);

@@ -76,6 +76,8 @@ checkpoint:
   keep: 3
   keep_best: false
   async: true
+  keep_every_steps: 0
+  most_restarts: 5
 validation:
   every_steps: 0
 communication:
