@@ -16,7 +16,8 @@
 namespace osler {
 
 inline constexpr char kManifestName[] = "manifest.json";
-inline constexpr int64_t kManifestFormat = 1;
+// 2: tensors may be in parts over files of several ranks. 1: all are whole. Both are read.
+inline constexpr int64_t kManifestFormat = 2;
 
 struct ManifestFile {
   std::string name;      // a plain file name in the checkpoint's directory

@@ -1,25 +1,37 @@
-// What store.cc (writing) and store_load.cc (reading) share.
+// What store.cc, store_save.cc (writing) and store_load.cc (reading) share.
 #pragma once
+
+#include <unistd.h>
 
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/errors.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
+#include "parallel/tensor_part.h"
 
 namespace osler {
 
 inline constexpr char kLatestName[] = "latest", kBestName[] = "best";
 inline constexpr char kTensorFileSuffix[] = ".safetensors";
 
-// An entry as the file has it.
-inline TensorToWrite InFile(const StateEntry& entry) {
-  if (!entry.parts.has_value()) return ToWrite(entry.name, entry.tensor);
-  return {entry.name, DtypeName(entry.parts->dtype), entry.parts->shape, {}};
+inline std::string OwnName(const std::string& path, const char* kind) {
+  return absl::StrCat(path, kind, getpid());
+}
+
+inline constexpr char kTemporary[] = ".tmp-", kReplaced[] = ".old-";
+
+// Of the whole tensor.
+inline std::vector<int64_t> ShapeOf(const StateEntry& entry) {
+  return entry.part.has_value() ? entry.part->shape : entry.tensor.sizes().vec();
+}
+inline TensorPart PartOf(const StateEntry& entry) {
+  return entry.part.has_value() ? *entry.part : WholeTensor(entry.tensor.sizes().vec());
 }
 
 // The checkpoint class with the code kept: callers tell a full disk (kResourceExhausted) from other
@@ -27,11 +39,7 @@ inline TensorToWrite InFile(const StateEntry& entry) {
 inline absl::Status AsCheckpointError(const absl::Status& status, const std::string& prefix) {
   if (status.ok()) return status;
   const absl::Status classed = Annotate(Reclassify(status, ExitCode::kCheckpoint), prefix);
-  if (status.code() != absl::StatusCode::kResourceExhausted) return classed;
-  absl::Status full(status.code(), classed.message());
-  classed.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) { full.SetPayload(url, payload); });
-  return full;
+  return absl::IsResourceExhausted(status) ? DiskFullError(classed.message()) : classed;
 }
 
 }  // namespace osler

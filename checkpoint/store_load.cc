@@ -2,20 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
-#include "base/digest.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "base/torch_status.h"
 #include "checkpoint/dtype.h"
-#include "checkpoint/file_kind.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/reader.h"
 #include "checkpoint/store.h"
 #include "checkpoint/store_internal.h"
 
@@ -25,62 +21,20 @@ namespace {
 constexpr size_t kMostQuarantined = 3;
 constexpr char kBad[] = ".bad", kReason[] = ".bad.txt";
 
-// Errors below have no class yet, and their code tells what NewestGood does: kDataLoss is damage,
-// kUnimplemented a newer format, anything else a file that could not be read just now.
-absl::Status Damage(const std::string& file, const std::string& why) {
-  return absl::DataLossError(file + ": " + why);
-}
-
-absl::Status CheckPlain(Fs& fs, const std::string& directory, const std::string& name) {
-  const std::string path = JoinPath(directory, name);
-  if (IsPlainFile(path)) return absl::OkStatus();
-  return Damage(name, fs.Exists(path) ? "is a link or no regular file" : "is missing");
-}
-
-absl::StatusOr<Manifest> ReadManifest(Fs& fs, const std::string& directory, int64_t step) {
-  OSLER_RETURN_IF_ERROR(CheckPlain(fs, directory, kManifestName));
-  OSLER_ASSIGN_OR_RETURN(const std::string text, fs.ReadFile(JoinPath(directory, kManifestName)));
-  auto manifest = ParseManifest(text);
-  if (!manifest.ok()) return Annotate(manifest.status(), kManifestName);
-  if (manifest->step != step)
-    return Damage(kManifestName, fmt::format("is of step {}", manifest->step));
-  return manifest;
-}
-
-// Maps one file of the manifest and checks its size and checksum.
-absl::StatusOr<std::shared_ptr<const MappedFile>> MapChecked(Fs& fs, const std::string& directory,
-                                                             const ManifestFile& file) {
-  OSLER_RETURN_IF_ERROR(CheckPlain(fs, directory, file.name));
-  OSLER_ASSIGN_OR_RETURN(auto mapping, fs.Map(JoinPath(directory, file.name)));
-  const auto size = static_cast<int64_t>(mapping->data().size());
-  if (size != file.size)
-    return Damage(file.name, fmt::format("has {} bytes, its manifest says {}", size, file.size));
-  if (Crc32c(mapping->data()) != file.crc32c) return Damage(file.name, "checksum mismatch");
-  return mapping;
-}
-
-absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenTensors(
-    const ManifestFile& file, std::shared_ptr<const MappedFile> mapping) {
-  OSLER_ASSIGN_OR_RETURN(auto tensors, SafetensorsFile::Parse(file.name, std::move(mapping)));
-  const auto count = static_cast<int64_t>(tensors->tensors().size());
-  if (count == file.tensors) return tensors;
-  return Damage(file.name,
-                fmt::format("holds {} tensors, its manifest says {}", count, file.tensors));
-}
-
 absl::StatusOr<CheckpointReport> VerifyFiles(Fs& fs, const std::string& directory, int64_t step) {
-  OSLER_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(fs, directory, step));
+  OSLER_ASSIGN_OR_RETURN(CheckpointReader reader, CheckpointReader::Open(fs, directory, step));
   OSLER_ASSIGN_OR_RETURN(const int64_t manifest_size, fs.Size(JoinPath(directory, kManifestName)));
   CheckpointReport report;
   report.step = step;
   report.bytes = manifest_size;
-  for (const ManifestFile& file : manifest.files) {
-    OSLER_ASSIGN_OR_RETURN(auto mapping, MapChecked(fs, directory, file));
-    if (file.tensors >= 0) OSLER_RETURN_IF_ERROR(OpenTensors(file, std::move(mapping)).status());
-    report.bytes += file.size;
-    report.tensors += std::max<int64_t>(file.tensors, 0);
-    report.files.push_back(file.name);
+  const std::vector<ManifestFile>& files = reader.manifest().files;
+  for (size_t i = 0; i < files.size(); ++i) {
+    OSLER_RETURN_IF_ERROR(reader.Bytes(i).status());
+    report.bytes += files[i].size;
+    report.files.push_back(files[i].name);
   }
+  for (const auto& [group, tensors] : reader.groups())
+    report.tensors += static_cast<int64_t>(tensors.size());
   report.files.push_back(kManifestName);
   return report;
 }
@@ -101,103 +55,86 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-// Where each wanted tensor is to come from.
+// An entry and the tensor of the checkpoint that it is to come from.
 struct Copy {
   const StateEntry* to;
-  const SafetensorsFile* from;
+  const CheckpointReader::Stored* from;
 };
 
-absl::Status MatchEntry(const StateEntry& entry, const SafetensorsFile& file) {
-  const at::Tensor& tensor = entry.tensor;
-  const std::string where = fmt::format("{}: tensor {}", file.path(), Printable(entry.name));
-  if (!entry.parts.has_value() &&
-      (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous())) {
+absl::Status MatchEntry(const StateEntry& entry, const CheckpointReader::Stored* stored) {
+  const std::string where = fmt::format("{}: tensor {}", entry.group, Printable(entry.name));
+  if (!entry.tensor.defined() || !entry.tensor.device().is_cpu() || !entry.tensor.is_contiguous() ||
+      (entry.part.has_value() && entry.part->count > entry.tensor.numel())) {
     return MakeError(ExitCode::kBug,
                      where + " is loaded into something that is not a contiguous CPU tensor");
   }
-  const auto it = file.tensors().find(entry.name);
-  if (it == file.tensors().end())
+  if (stored == nullptr)
     return CheckpointError(where + ", which this run needs, is not in the checkpoint");
-  const TensorToWrite wanted = InFile(entry);
-  if (it->second.dtype == wanted.dtype && it->second.shape == wanted.shape) {
-    return absl::OkStatus();
-  }
-  return CheckpointError(fmt::format(
-      "{} is {} {}, this run needs {} {}: another model or precision?", where, it->second.dtype,
-      ShapeText(it->second.shape), wanted.dtype, ShapeText(wanted.shape)));
+  const std::string dtype = DtypeName(entry.tensor.scalar_type());
+  const std::vector<int64_t> shape = ShapeOf(entry);
+  if (stored->dtype == dtype && stored->shape == shape) return absl::OkStatus();
+  return CheckpointError(
+      fmt::format("{} is {} {}, this run needs {} {}: another model or precision?", where,
+                  stored->dtype, ShapeText(stored->shape), dtype, ShapeText(shape)));
 }
 
-absl::Status CopyEntry(const StateEntry& entry, const SafetensorsFile& file) {
-  if (!entry.parts.has_value()) {
-    OSLER_ASSIGN_OR_RETURN(const std::string_view bytes, file.Bytes(entry.name));
-    if (!bytes.empty()) {
-      std::memcpy(entry.tensor.mutable_data_ptr(), bytes.data(), bytes.size());
-    }
-    return absl::OkStatus();
-  }
-  OSLER_ASSIGN_OR_RETURN(const at::Tensor whole, file.Tensor(entry.name));
-  return CatchTorch([&] {
-    entry.parts->take(whole);
-    return absl::OkStatus();
-  });
-}
-
-// Every entry of this file is there as wanted, and the file has no other tensor.
-absl::Status MatchFile(const CheckpointState& state, const std::string& name,
-                       const SafetensorsFile& file, std::vector<Copy>& copies) {
-  std::set<std::string_view> wanted;
+// Every entry is there as wanted, and their groups have no other tensor.
+absl::StatusOr<std::vector<Copy>> Match(const CheckpointState& state,
+                                        const CheckpointReader& reader) {
+  std::vector<Copy> copies;
+  std::map<std::string, std::set<std::string_view>> wanted;
   for (const StateEntry& entry : state.tensors) {
-    if (entry.file + kTensorFileSuffix != name) continue;
-    if (!wanted.insert(entry.name).second) {
+    if (!wanted[entry.group].insert(entry.name).second) {
       return MakeError(ExitCode::kBug,
-                       "checkpoint state: " + Printable(entry.name) + " twice in " + name);
+                       "checkpoint state: " + Printable(entry.name) + " twice in " + entry.group);
     }
-    OSLER_RETURN_IF_ERROR(MatchEntry(entry, file));
-    copies.push_back({&entry, &file});
+    if (!reader.groups().contains(entry.group)) {
+      return CheckpointError(fmt::format("there is no {}{} for tensor {}", entry.group,
+                                         kTensorFileSuffix, Printable(entry.name)));
+    }
+    copies.push_back({&entry, reader.Find(entry.group, entry.name)});
+    OSLER_RETURN_IF_ERROR(MatchEntry(entry, copies.back().from));
   }
-  for (const auto& [tensor, info] : file.tensors()) {
-    if (!wanted.contains(tensor)) {
+  for (const auto& [group, names] : wanted) {
+    for (const auto& [name, stored] : reader.groups().at(group)) {
+      if (names.contains(name)) continue;
       return CheckpointError(
-          fmt::format("{}: tensor {} is of no use to this run: another model or optimizer?", name,
-                      Printable(tensor)));
+          fmt::format("{}: tensor {} is of no use to this run: another model or optimizer?", group,
+                      Printable(name)));
     }
   }
-  return absl::OkStatus();
+  return copies;
 }
 
-absl::Status CheckAllListed(const CheckpointState& state, const Manifest& manifest) {
-  for (const StateEntry& entry : state.tensors) {
-    const std::string name = entry.file + kTensorFileSuffix;
-    const bool listed = std::any_of(
-        manifest.files.begin(), manifest.files.end(),
-        [&](const ManifestFile& file) { return file.name == name && file.tensors >= 0; });
-    if (!listed)
-      return CheckpointError(
-          fmt::format("there is no {} for tensor {}", name, Printable(entry.name)));
+absl::StatusOr<std::map<std::string, std::string>> ReadTexts(CheckpointReader& reader) {
+  std::map<std::string, std::string> texts;
+  for (size_t i = 0; i < reader.manifest().files.size(); ++i) {
+    const ManifestFile& file = reader.manifest().files[i];
+    if (file.tensors >= 0) continue;
+    OSLER_ASSIGN_OR_RETURN(const std::string_view text, reader.Bytes(i));
+    texts[file.name] = std::string(text);
   }
-  return absl::OkStatus();
+  return texts;
 }
 
 absl::Status LoadFiles(Fs& fs, const std::string& directory, int64_t step, CheckpointState& state) {
-  OSLER_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(fs, directory, step));
-  OSLER_RETURN_IF_ERROR(CheckAllListed(state, manifest));
-  std::set<std::string> wanted;
-  for (const StateEntry& entry : state.tensors) wanted.insert(entry.file + kTensorFileSuffix);
-  std::vector<std::shared_ptr<const SafetensorsFile>> open;  // keeps the mappings while copying
-  std::vector<Copy> copies;
-  std::map<std::string, std::string> texts;
-  for (const ManifestFile& file : manifest.files) {
-    if (file.tensors >= 0 && !wanted.contains(file.name)) continue;
-    OSLER_ASSIGN_OR_RETURN(auto mapping, MapChecked(fs, directory, file));
-    if (file.tensors < 0) {
-      texts[file.name] = std::string(mapping->data());
-      continue;
-    }
-    OSLER_ASSIGN_OR_RETURN(auto tensors, OpenTensors(file, std::move(mapping)));
-    OSLER_RETURN_IF_ERROR(MatchFile(state, file.name, *tensors, copies));
-    open.push_back(std::move(tensors));
+  std::set<std::string> groups;
+  for (const StateEntry& entry : state.tensors) groups.insert(entry.group);
+  OSLER_ASSIGN_OR_RETURN(CheckpointReader reader,
+                         CheckpointReader::Open(fs, directory, step, groups));
+  const auto copies = Match(state, reader);
+  if (!copies.ok()) {
+    OSLER_RETURN_IF_ERROR(reader.CheckOpened());
+    return copies.status();
   }
-  for (const Copy& copy : copies) OSLER_RETURN_IF_ERROR(CopyEntry(*copy.to, *copy.from));
+  OSLER_ASSIGN_OR_RETURN(auto texts, ReadTexts(reader));
+  for (const Copy& copy : *copies) {
+    OSLER_RETURN_IF_ERROR(reader.Check(*copy.from, PartOf(*copy.to)));
+  }
+  for (const Copy& copy : *copies) {
+    OSLER_RETURN_IF_ERROR(reader.Read(copy.to->name, *copy.from, PartOf(*copy.to),
+                                      static_cast<char*>(copy.to->tensor.mutable_data_ptr())));
+  }
   state.texts = std::move(texts);
   return absl::OkStatus();
 }

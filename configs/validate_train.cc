@@ -291,6 +291,14 @@ absl::Status ValidateTrain(const config::Train& config, const SettingPlaces& pla
       fmt::format("{} is negative; use 0 to save the last step only", checkpoint.every_steps()));
   rules.Require(checkpoint.keep() >= 0, "checkpoint.keep",
                 fmt::format("{} is negative; use 0 to keep every checkpoint", checkpoint.keep()));
+  rules.Require(
+      checkpoint.keep_every_steps() >= 0, "checkpoint.keep_every_steps",
+      fmt::format("{} is negative; use 0 to keep none for good", checkpoint.keep_every_steps()));
+  rules.Require(checkpoint.keep_every_steps() == 0 || checkpoint.keep() > 0,
+                "checkpoint.keep_every_steps",
+                "has no effect while checkpoint.keep is 0, which keeps every checkpoint");
+  rules.Require(checkpoint.most_restarts() >= 0, "checkpoint.most_restarts",
+                fmt::format("{} is negative; use 0 for any number", checkpoint.most_restarts()));
   return rules.status();
 }
 

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/philox.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 #include "model/registry.h"
 
 namespace osler {

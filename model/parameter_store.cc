@@ -12,7 +12,7 @@
 
 #include "base/check.h"
 #include "kernels/accumulate.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 
 namespace osler {
 namespace {

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "checkpoint/file_kind.h"
+#include "checkpoint/merge.h"
 #include "checkpoint/store.h"
 #include "tools/commands.h"
 
@@ -23,12 +24,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kExamples[] =
-    "Looks at the checkpoints of a run; nothing is changed.\n"
+    "Looks at the checkpoints of a run; nothing of it is changed. Runs go on under any mesh and "
+    "number\n"
+    "of ranks as they are; reshard is for other programs.\n"
     "Example: osler checkpoint inspect RUN_DIR\n"
-    "         osler checkpoint verify RUN_DIR --step 20";
+    "         osler checkpoint verify RUN_DIR --step 20\n"
+    "         osler checkpoint reshard RUN_DIR --output whole";
 
 struct Flags {
-  std::string path;
+  std::string path, output;
   std::optional<int64_t> step;
   bool json = false;
 };
@@ -163,6 +167,17 @@ absl::Status Verify(Fs& fs, const Flags& flags) {
   return errors.empty() ? absl::OkStatus() : CheckpointError(absl::StrJoin(errors, "; "));
 }
 
+absl::Status Reshard(Fs& fs, const Flags& flags) {
+  OSLER_ASSIGN_OR_RETURN(const Chosen chosen, Choose(fs, flags));
+  if (chosen.steps.empty())
+    return CheckpointError(chosen.directory + " holds no finished checkpoint");
+  const int64_t step = chosen.steps.back();
+  const std::string from = CheckpointStore(fs, chosen.directory, 0).StepDirectory(step);
+  OSLER_RETURN_IF_ERROR(MergeCheckpoint(fs, from, step, flags.output));
+  LogInfo("step-{} with whole tensors is in {}", step, flags.output);
+  return absl::OkStatus();
+}
+
 CLI::App* AddPart(CLI::App& command, const char* name, const char* about,
                   const std::shared_ptr<Flags>& flags) {
   CLI::App* part = command.add_subcommand(name, about);
@@ -189,6 +204,14 @@ void AddCheckpointCommand(CLI::App& app, Fs& fs, Action& action) {
               "Checks every byte against the manifest; exit code 5 names a damaged file.\n"
               "Example: osler checkpoint verify RUN_DIR --step 20",
               flags);
+  CLI::App* reshard = AddPart(*command, "reshard",
+                              "Writes a checkpoint of many ranks (the newest, or --step) as one of "
+                              "whole tensors.\n"
+                              "Example: osler checkpoint reshard RUN_DIR --output whole",
+                              flags);
+  reshard->add_option("--output", flags->output, "directory for step-N")->required();
+  reshard->callback(
+      [&fs, &action, flags] { action = [&fs, flags] { return Reshard(fs, *flags); }; });
   inspect->callback(
       [&fs, &action, flags] { action = [&fs, flags] { return Inspect(fs, *flags); }; });
   verify->callback([&fs, &action, flags] { action = [&fs, flags] { return Verify(fs, *flags); }; });

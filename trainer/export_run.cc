@@ -1,21 +1,18 @@
 #include "trainer/export_run.h"
 
-#include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/reader.h"
 #include "checkpoint/store.h"
 #include "configs/config.h"
 #include "model/registry.h"
 
 namespace osler {
 namespace {
-
-using SharedFile = std::shared_ptr<const SafetensorsFile>;
 
 absl::StatusOr<int64_t> BestStep(const CheckpointStore& store) {
   OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> best, store.Best());
@@ -44,11 +41,8 @@ absl::StatusOr<int64_t> ChooseStep(CheckpointStore& store, const CheckpointChoic
   return *newest;
 }
 
-absl::StatusOr<SharedFile> OpenTensors(Fs& fs, const std::string& directory,
-                                       const std::string& name) {
-  auto file = SafetensorsFile::Open(fs, JoinPath(directory, name));
-  if (!file.ok()) return Reclassify(file.status(), ExitCode::kCheckpoint);
-  return *std::move(file);
+absl::Status AsCheckpointError(const absl::Status& status, const std::string& directory) {
+  return Annotate(Reclassify(status, ExitCode::kCheckpoint), directory);
 }
 
 }  // namespace
@@ -67,20 +61,20 @@ absl::StatusOr<RunExport> ExportRun(Fs& fs, const std::string& run_directory,
   result.base = config.model().path();
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, LoadModelSpec(fs, result.base));
   const std::string directory = store.StepDirectory(result.step);
-  OSLER_ASSIGN_OR_RETURN(const SharedFile weights,
-                         OpenTensors(fs, directory, "weights.safetensors"));
-  OSLER_ASSIGN_OR_RETURN(const SharedFile optimizer,
-                         OpenTensors(fs, directory, "optimizer.safetensors"));
+  auto reader = CheckpointReader::Open(fs, directory, result.step);
+  if (!reader.ok()) return AsCheckpointError(reader.status(), directory);
 
   const auto trained = [&](const std::string& name) -> absl::StatusOr<std::optional<at::Tensor>> {
     const std::optional<std::string> canonical = spec.canonical_name(name);
     if (!canonical.has_value()) return std::nullopt;
-    const bool frozen = !optimizer->tensors().contains(*canonical + ".exp_avg");
+    const bool frozen = reader->Find("optimizer", *canonical + ".exp_avg") == nullptr;
     if (frozen) return std::nullopt;
-    const std::string master = *canonical + ".master";
-    const bool has_master = optimizer->tensors().contains(master);
-    auto value = has_master ? optimizer->Tensor(master) : weights->Tensor(*canonical);
-    if (!value.ok()) return Reclassify(value.status(), ExitCode::kCheckpoint);
+    std::string stored_name = *canonical + ".master";
+    const CheckpointReader::Stored* stored = reader->Find("optimizer", stored_name);
+    if (stored == nullptr) stored = reader->Find("weights", stored_name = *canonical);
+    if (stored == nullptr) return CheckpointError(directory + " has no " + *canonical);
+    auto value = reader->Whole(stored_name, *stored);
+    if (!value.ok()) return AsCheckpointError(value.status(), directory);
     return *std::move(value);
   };
   OSLER_ASSIGN_OR_RETURN(result.report, ExportWeights(fs, result.base, output, trained));

@@ -1,5 +1,6 @@
 #include "trainer/run_state.h"
 
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +16,8 @@ namespace osler {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::chrono::seconds kLockPatience{5};
 
 std::string SettingsOf(const config::Train& c) {
   const config::TrainLoop& t = c.train();
@@ -51,6 +54,9 @@ absl::StatusOr<std::string> ModelDigest(Fs& fs, const std::string& directory) {
 std::string Difference(const json& stored, const RunIdentity& identity) {
   if (stored.value("model", "") != identity.model) return "model.path holds another model";
   if (stored.value("data", "") != identity.data) return "data.train holds other data or weights";
+  // Runs of earlier versions do not tell.
+  if (stored.value("records", identity.records) != identity.records)
+    return "model.path holds another tokenizer or chat template";
   const json now = json::parse(identity.settings);
   const json then = json::parse(stored.value("settings", "{}"), nullptr, false);
   for (const auto& [key, value] : now.items()) {
@@ -89,7 +95,10 @@ BestLossState BestLossFromJson(const json& best) {
 }
 
 json ToJson(const RunIdentity& identity) {
-  return {{"model", identity.model}, {"data", identity.data}, {"settings", identity.settings}};
+  return {{"model", identity.model},
+          {"data", identity.data},
+          {"records", identity.records},
+          {"settings", identity.settings}};
 }
 
 absl::Status CheckIdentity(const json& stored, const RunIdentity& identity,
@@ -104,9 +113,10 @@ absl::Status CheckIdentity(const json& stored, const RunIdentity& identity,
 }  // namespace
 
 absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config,
-                                            const std::string& data_digest) {
+                                            const std::string& data_digest,
+                                            const std::string& records_digest) {
   OSLER_ASSIGN_OR_RETURN(std::string model, ModelDigest(fs, config.model().path()));
-  return RunIdentity{std::move(model), data_digest, SettingsOf(config)};
+  return RunIdentity{std::move(model), data_digest, records_digest, SettingsOf(config)};
 }
 
 std::string ProgressToJson(const RunProgress& progress, const RunIdentity& identity) {
@@ -155,6 +165,15 @@ absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
   }
   return Reclassify(WriteFileDurably(fs, path, ToJson(identity).dump(2) + "\n"),
                     ExitCode::kCheckpoint);
+}
+
+absl::StatusOr<FileLock> LockRunDirectory(const std::string& run_directory) {
+  auto lock = FileLock::Take(JoinPath(run_directory, "run.lock"), kLockPatience);
+  if (lock.ok()) return lock;
+  if (!absl::IsUnavailable(lock.status())) return Reclassify(lock.status(), ExitCode::kCheckpoint);
+  return CheckpointError(absl::StrCat(run_directory, " is in use by another run (",
+                                      std::string(lock.status().message()),
+                                      "): wait for it, stop it, or choose another train.output"));
 }
 
 }  // namespace osler

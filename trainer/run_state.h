@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file_lock.h"
 #include "base/fs.h"
 #include "configs/schema/train.pb.h"
 #include "data/plan.h"
@@ -18,11 +19,13 @@ namespace osler {
 struct RunIdentity {
   std::string model;     // SHA-256 of config.json and of every weight file's name, size and header
   std::string data;      // digest of the training sources and their weights
+  std::string records;   // how records become tokens: digest of tokenizer, template and target
   std::string settings;  // the settings that define the sample stream and the arithmetic, as JSON
 };
 
 absl::StatusOr<RunIdentity> MakeRunIdentity(Fs& fs, const config::Train& config,
-                                            const std::string& data_digest);
+                                            const std::string& data_digest,
+                                            const std::string& records_digest);
 
 // Progress beside tensors: state.json of a checkpoint.
 struct RunProgress {
@@ -41,5 +44,9 @@ absl::StatusOr<RunProgress> ProgressFromJson(const std::string& text, const RunI
 // refused before anything in it is touched. Writes it when absent.
 absl::Status ClaimRunDirectory(Fs& fs, const std::string& run_directory,
                                const RunIdentity& identity);
+
+// Keeps a second run out of the directory for as long as it is held. A checkpoint error names the
+// process that has it. Waits a few seconds for ranks of a run that is just ending.
+absl::StatusOr<FileLock> LockRunDirectory(const std::string& run_directory);
 
 }  // namespace osler

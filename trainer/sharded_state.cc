@@ -1,36 +1,18 @@
 #include "trainer/sharded_state.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
-#include "base/status_macros.h"
-#include "base/torch_status.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 
 namespace osler {
-namespace {
-
-constexpr int64_t kDone = -1;  // in place of the number of the tensor that is asked for
-
-void BroadcastNumber(Communicator& world, int64_t& number) {
-  const at::Tensor x = at::full({1}, number, at::kLong);
-  world.Broadcast(x, 0, "checkpoint").Wait();
-  number = x.item<int64_t>();
-}
-
-}  // namespace
 
 ShardedState::ShardedState(ParameterStore& store, AdamW& optimizer, Mesh& mesh)
-    : store_(store),
-      optimizer_(optimizer),
-      mesh_(mesh),
-      whole_(mesh.shape().size(Axis::kPipeline) * mesh.shape().size(Axis::kShard) *
-                 mesh.shape().size(Axis::kTensor) ==
-             1) {
+    : store_(store), optimizer_(optimizer), mesh_(mesh) {
   FindHolders();
   std::map<int64_t, const AdamW::Moments*> moments;
   for (const AdamW::Moments& one : optimizer.moments()) moments[one.slot] = &one;
@@ -38,16 +20,16 @@ ShardedState::ShardedState(ParameterStore& store, AdamW& optimizer, Mesh& mesh)
   const bool wide = type == at::kBFloat16;
   const at::ScalarType state_type = wide ? at::kFloat : type;
   for (size_t i = 0; i < store.slots().size(); ++i) {
-    AddSource("weights", "", static_cast<int64_t>(i), type, store.slots()[i].piece);
+    AddSource("weights", "", static_cast<int64_t>(i), store.slots()[i].piece, type);
   }
   for (size_t i = 0; i < store.slots().size(); ++i) {
     const auto slot = static_cast<int64_t>(i);
     if (!store.slot(slot).trainable) continue;
     const auto found = moments.find(slot);
     const AdamW::Moments own = found == moments.end() ? AdamW::Moments{} : *found->second;
-    if (wide) AddSource("optimizer", ".master", slot, state_type, own.master);
-    AddSource("optimizer", ".exp_avg", slot, state_type, own.exp_avg);
-    AddSource("optimizer", ".exp_avg_sq", slot, state_type, own.exp_avg_sq);
+    if (wide) AddSource("optimizer", ".master", slot, own.master, state_type);
+    AddSource("optimizer", ".exp_avg", slot, own.exp_avg, state_type);
+    AddSource("optimizer", ".exp_avg_sq", slot, own.exp_avg_sq, state_type);
   }
 }
 
@@ -71,109 +53,73 @@ at::ScalarType ShardedState::ParameterType() const {
   TORCH_CHECK(false, "a store without values has no state");
 }
 
-void ShardedState::AddSource(const char* file, const std::string& suffix, int64_t slot,
-                             at::ScalarType dtype, const at::Tensor& piece) {
-  sources_.push_back({file, store_.slot(slot).name + suffix, slot, dtype, piece});
+void ShardedState::AddSource(const char* group, const std::string& suffix, int64_t slot,
+                             const at::Tensor& piece, at::ScalarType dtype) {
+  sources_.push_back({group, store_.slot(slot).name + suffix, slot,
+                      piece.defined() ? piece : at::empty({0}, dtype)});
 }
 
-CheckpointState ShardedState::Entries() {
+StateEntry ShardedState::PieceOf(const Source& source) const {
+  const ParameterSlot& slot = store_.slot(source.slot);
+  StateEntry entry{source.group, source.name, source.piece,
+                   TensorPart{slot.shape, slot.slice, 0, 0}};
+  TensorPart& part = *entry.part;
+  if (part.shape.empty()) part = WholeTensor(slot.shape);
+  if (!slot.present) {
+    part.count = 0;
+    return entry;
+  }
+  const int64_t all = store_.LocalCount(source.slot);
+  part.begin = std::min(store_.PieceBegin(source.slot), all);
+  part.count = std::min(store_.PieceCount(source.slot), all - part.begin);
+  return entry;
+}
+
+// Greedy: the next source goes to the rank that has the fewest bytes.
+std::vector<int64_t> ShardedState::Writers() const {
+  const int64_t ranks = mesh_.comm(Axis::kData).size() * mesh_.comm(Axis::kContext).size();
+  std::vector<int64_t> bytes(static_cast<size_t>(ranks)), writers;
+  for (const Source& source : sources_) {
+    const auto least = std::min_element(bytes.begin(), bytes.end());
+    *least += static_cast<int64_t>(source.piece.nbytes());
+    writers.push_back(least - bytes.begin());
+  }
+  return writers;
+}
+
+// Of neighbours on the tensor axis that have the same slice, the first.
+bool ShardedState::SpeaksForCopies(int64_t slot) const {
+  return mesh_.comm(Axis::kTensor).rank() % store_.slot(slot).slice.copies == 0;
+}
+
+CheckpointState ShardedState::ToSave() const {
+  const Communicator& context = mesh_.comm(Axis::kContext);
+  const int64_t own = mesh_.comm(Axis::kData).rank() * context.size() + context.rank();
+  const int stage = mesh_.comm(Axis::kPipeline).rank();
+  const std::vector<int64_t> writers = Writers();
   CheckpointState state;
   for (size_t i = 0; i < sources_.size(); ++i) {
-    const Source& source = sources_[i];
-    const std::vector<int64_t>& shape = store_.slot(source.slot).shape;
-    StateEntry entry{source.file, source.name, {}};
-    if (whole_) {
-      entry.tensor = source.piece.view(shape);
-    } else {
-      entry.parts = TensorParts{source.dtype, shape, [this, i] { return Assemble(i); },
-                                [this, i](const at::Tensor& whole) { Take(sources_[i], whole); }};
-    }
-    state.tensors.push_back(std::move(entry));
+    const int64_t slot = sources_[i].slot;
+    state.tensors.push_back(PieceOf(sources_[i]));
+    state.tensors.back().written =
+        writers[i] == own && SpeaksForCopies(slot) && holder_[static_cast<size_t>(slot)] == stage;
   }
   return state;
 }
 
-void ShardedState::Take(const Source& source, const at::Tensor& whole) {
-  if (!store_.slot(source.slot).present) return;
-  if (source.piece.is_same(store_.slot(source.slot).piece)) {
-    store_.TakeValue(source.slot, whole);
-  } else {
-    TakePart(whole, store_.slot(source.slot).slice, store_.PieceBegin(source.slot), source.piece);
-  }
-}
-
-int ShardedState::RankAt(int stage, int shard, int tensor) const {
-  const MeshShape& shape = mesh_.shape();
-  const int replicas = stage * shape.size(Axis::kData);
-  const int shards = replicas * shape.size(Axis::kShard) + shard;
-  return shards * shape.size(Axis::kContext) * shape.size(Axis::kTensor) + tensor;
-}
-
-// Among ranks that hold the same part, the first along data, context and tensor.
-std::vector<ShardedState::Owner> ShardedState::OwnersOf(int64_t slot) const {
-  const StoreLayout& layout = store_.layout();
-  const auto stage = static_cast<int>(holder_[static_cast<size_t>(slot)]);
-  const int64_t count = store_.PieceCount(slot);
-  const int copies = store_.slot(slot).slice.copies;
-  std::vector<Owner> owners;
-  for (int tensor = 0; tensor < layout.tensor_size; tensor += copies) {
-    const TensorSlice slice = store_.SliceOf(slot, tensor);
-    for (int shard = 0; shard < layout.shard_size; ++shard) {
-      owners.push_back({RankAt(stage, shard, tensor), slice, shard * count, count});
+CheckpointState ShardedState::ToLoad() const {
+  CheckpointState state;
+  for (const Source& source : sources_) {
+    StateEntry entry = PieceOf(source);
+    const ParameterSlot& slot = store_.slot(source.slot);
+    if (slot.present && !store_.cuts_parameters() && source.piece.is_same(slot.piece)) {
+      entry.tensor = slot.local.flatten();
+      entry.part->begin = 0;
+      entry.part->count = store_.LocalCount(source.slot);
     }
+    state.tensors.push_back(std::move(entry));
   }
-  return owners;
-}
-
-// On the first rank.
-at::Tensor ShardedState::Assemble(size_t index) {
-  Communicator& world = mesh_.world();
-  auto number = static_cast<int64_t>(index);
-  BroadcastNumber(world, number);
-  const Source& source = sources_[index];
-  const at::Tensor whole = at::empty(store_.slot(source.slot).shape, source.dtype);
-  for (const Owner& owner : OwnersOf(source.slot)) {
-    at::Tensor part = source.piece;
-    if (owner.rank != world.rank()) {
-      part = at::empty({owner.count}, source.dtype);
-      world.Receive(part, owner.rank, source.name).Wait();
-    }
-    PutPart(part, owner.slice, owner.begin, whole);
-  }
-  return whole;
-}
-
-void ShardedState::SendPart(size_t index) {
-  const Source& source = sources_[index];
-  for (const Owner& owner : OwnersOf(source.slot)) {
-    if (owner.rank != mesh_.world().rank()) continue;
-    mesh_.world().Send(source.piece, 0, source.name).Wait();
-  }
-}
-
-void ShardedState::ServeFirst() {
-  for (;;) {
-    int64_t number = 0;
-    BroadcastNumber(mesh_.world(), number);
-    if (number == kDone) return;
-    SendPart(static_cast<size_t>(number));
-  }
-}
-
-absl::Status ShardedState::SaveOnFirst(absl::FunctionRef<absl::Status()> save) {
-  Communicator& world = mesh_.world();
-  absl::Status saved;
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    if (world.rank() > 0) {
-      ServeFirst();
-    } else {
-      saved = save();
-      int64_t done = kDone;
-      BroadcastNumber(world, done);
-    }
-    return absl::OkStatus();
-  }));
-  return AgreeOnStatus(world, saved);
+  return state;
 }
 
 }  // namespace osler

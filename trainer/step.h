@@ -32,9 +32,10 @@ ReaderShare ReaderOf(const Mesh& mesh);
 struct BatchCounts {
   int64_t targets = 0, tokens = 0;
   int64_t stop_requests = 0;  // ranks that were asked to stop
+  int64_t failed_saves = 0;   // ranks that know of a checkpoint that could not be saved
 };
-// Sums each reader's counts once, and every rank's stop_requests, over all ranks. Collective;
-// throws c10::Error.
+// Sums each reader's counts once, and every rank's requests and failures, over all ranks.
+// Collective; throws c10::Error.
 BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own);
 
 // Sums over all ranks what each holds of losses: in the last stage of the pipeline, a context rank

@@ -51,7 +51,8 @@ StepReport Trainer::State::NextReport() const {
 }
 
 absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepReport& report) {
-  BatchCounts own{.stop_requests = StopRequested() ? 1 : 0};
+  BatchCounts own{.stop_requests = StopRequested() ? 1 : 0,
+                  .failed_saves = saver->Failed() ? 1 : 0};
   for (const Pack& pack : packs) {
     own.targets += CountTargets(pack);
     own.tokens += static_cast<int64_t>(pack.tokens.size());
@@ -61,6 +62,7 @@ absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepRep
     report.target_tokens = all.targets;
     report.tokens = all.tokens;
     stop_agreed = all.stop_requests > 0;
+    failed_save_agreed = all.failed_saves > 0;
     const double positions = static_cast<double>(config.train().global_batch()) *
                              static_cast<double>(config.data().sequence_length());
     report.padding_share = 1 - static_cast<double>(report.tokens) / positions;
@@ -139,9 +141,12 @@ absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
   const bool last = Finished() || stop_agreed;
   const bool due =
       (every > 0 && step % every == 0) || (improved && config.checkpoint().keep_best());
+  if (failed_save_agreed) OSLER_RETURN_IF_ERROR(SettleCheckpoint(FullDisk::kGoOn));
   if (!last && !due) return absl::OkStatus();
   const auto begin = Clock::now();
-  OSLER_RETURN_IF_ERROR(SaveCheckpoint(last ? FullDisk::kFail : FullDisk::kGoOn));
+  const FullDisk policy = last ? FullDisk::kFail : FullDisk::kGoOn;
+  OSLER_RETURN_IF_ERROR(SaveCheckpoint(policy));
+  if (last) OSLER_RETURN_IF_ERROR(SettleCheckpoint(policy));
   blocked_ms += MillisecondsSince(begin);
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "trainer/restart_guard.h"
 #include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
 #include "trainer/weights.h"
@@ -116,21 +117,28 @@ absl::Status Trainer::State::OpenModelAndData() {
       OSLER_ASSIGN_OR_RETURN(validation, Validation::Open(fs, config.data(), PlanOptionsOf(config),
                                                           *encoder, kDataThreads));
     }
-    OSLER_ASSIGN_OR_RETURN(identity, MakeRunIdentity(fs, config, data->digest()));
+    OSLER_ASSIGN_OR_RETURN(identity,
+                           MakeRunIdentity(fs, config, data->digest(), encoder->digest()));
     return absl::OkStatus();
   }));
-  return OnFirstRank(mesh.world(),
-                     [&] { return ClaimRunDirectory(fs, config.train().output(), identity); });
+  return OnFirstRank(mesh.world(), [&]() -> absl::Status {
+    OSLER_RETURN_IF_ERROR(ClaimRunDirectory(fs, config.train().output(), identity));
+    OSLER_ASSIGN_OR_RETURN(lock, LockRunDirectory(config.train().output()));
+    return absl::OkStatus();
+  });
 }
 
 absl::Status Trainer::State::LoadParameters() {
-  checkpoints =
-      std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), config.checkpoint().keep());
+  const config::Checkpoint& keeping = config.checkpoint();
+  checkpoints = std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), keeping.keep(),
+                                                  keeping.keep_every_steps());
   int64_t resume = -1;
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&]() -> absl::Status {
     OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
     OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, checkpoints->NewestGood());
     resume = newest.value_or(-1);
+    OSLER_RETURN_IF_ERROR(CheckRestarts(fs, config.train().output(), newest.value_or(0),
+                                        ToYaml(config), config.checkpoint().most_restarts()));
     if (!newest.has_value()) return absl::OkStatus();
     if (const absl::Status moved = checkpoints->MoveLatest(*newest); !moved.ok()) {
       LogWarning("cannot move 'latest' to step-{}: {}", *newest, std::string(moved.message()));
@@ -155,14 +163,30 @@ absl::Status Trainer::State::LoadParameters() {
     train_step = std::make_unique<TrainStep>(model, store, mesh, stages, StepOptionsOf(config),
                                              std::move(groups));
     sharded = std::make_unique<ShardedState>(store, train_step->optimizer(), mesh);
+    saver = std::make_unique<CheckpointSaver>(
+        *checkpoints, mesh.world(),
+        config.checkpoint().async() ? SaveMode::kBackground : SaveMode::kBlocking);
     return absl::OkStatus();
   }));
+  OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&] { return CheckRoom(); }));
   if (resume < 0) return absl::OkStatus();
   return AgreeOnStatus(mesh.world(), CatchTorch([&] { return Resume(resume); }));
 }
 
+// Two checkpoints are on the disk before an older one goes.
+absl::Status Trainer::State::CheckRoom() const {
+  const int64_t one = CheckpointBytes(sharded->ToSave());
+  const int64_t need = 2 * one + one / 5;
+  const auto free = fs.FreeBytes(config.train().output());
+  if (!free.ok() || *free >= need || Finished()) return absl::OkStatus();
+  return CheckpointError(
+      absl::StrCat(config.train().output(), " is on a disk with ", *free >> 20,
+                   " MiB free; checkpoints of ", (one >> 20) + 1, " MiB want ", (need >> 20) + 1,
+                   " MiB (two, and a tenth more): make room, or choose another train.output"));
+}
+
 absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = sharded->Entries();
+  CheckpointState state = sharded->ToLoad();
   OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
   train_step->optimizer().StateLoaded();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
@@ -236,28 +260,42 @@ absl::Status Trainer::State::OpenLog() {
   });
 }
 
-absl::Status Trainer::State::WriteCheckpoint() {
-  OSLER_RETURN_IF_ERROR(log->Sync());
-  CheckpointState state = sharded->Entries();
+absl::StatusOr<CheckpointState> Trainer::State::StateToSave() {
+  CheckpointState state = sharded->ToSave();
   OSLER_ASSIGN_OR_RETURN(const Cursor here, stream->CursorAt(next_pack));
   const std::string measured = validation == nullptr ? "" : validation->digest();
   state.texts[kStateFile] = ProgressToJson({step, here, best.state(), measured}, identity);
   state.texts[kConfigFile] = ToYaml(config);
-  const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
-  return checkpoints->Save(step, state,
-                           marks_best ? std::optional(best.state().step) : std::nullopt);
+  return state;
+}
+
+absl::Status Trainer::State::Tolerate(const absl::Status& saved, int64_t of_step,
+                                      FullDisk policy) const {
+  if (!absl::IsResourceExhausted(saved) || policy == FullDisk::kFail) return saved;
+  if (is_first()) {
+    LogError("checkpoint of step {} failed, training goes on without it: {}", of_step,
+             std::string(saved.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::State::SettleCheckpoint(FullDisk policy) {
+  failed_save_agreed = false;
+  return Tolerate(saver->Settle(), saving_step, policy);
 }
 
 absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
-  return sharded->SaveOnFirst([&]() -> absl::Status {
-    const absl::Status written = WriteCheckpoint();
-    if (!absl::IsResourceExhausted(written) || policy == FullDisk::kFail) {
-      return Reclassify(written, ExitCode::kCheckpoint);
-    }
-    LogError("checkpoint of step {} failed, training goes on without it: {}", step,
-             std::string(written.message()));
-    return absl::OkStatus();
-  });
+  OSLER_RETURN_IF_ERROR(SettleCheckpoint(FullDisk::kGoOn));
+  absl::StatusOr<CheckpointState> state = StateToSave();
+  absl::Status ready = state.status();
+  if (ready.ok() && log != nullptr) ready = Reclassify(log->Sync(), ExitCode::kCheckpoint);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), ready));
+  const bool marks_best = config.checkpoint().keep_best() && best.state().loss.has_value();
+  saving_step = step;
+  const absl::Status begun = saver->Save(
+      step, *std::move(state), marks_best ? std::optional(best.state().step) : std::nullopt);
+  if (!begun.ok() || config.checkpoint().async()) return Tolerate(begun, step, policy);
+  return SettleCheckpoint(policy);
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config,

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/file_lock.h"
 #include "base/progress.h"
 #include "checkpoint/store.h"
 #include "data/encoder.h"
@@ -14,6 +16,7 @@
 #include "model/block.h"
 #include "model/registry.h"
 #include "trainer/best_loss.h"
+#include "trainer/checkpoint_saver.h"
 #include "trainer/parameter_groups.h"
 #include "trainer/run_log.h"
 #include "trainer/run_state.h"
@@ -31,14 +34,19 @@ struct Trainer::State {
 
   absl::Status OpenModelAndData();
   absl::Status LoadParameters();
+  absl::Status CheckRoom() const;     // of the first rank
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
   void ResumeBest(const RunProgress& progress);
   absl::Status OpenStream();
   absl::Status OpenLog();
   // A full disk does not end training, the next checkpoint may succeed; only a last one must.
   enum class FullDisk { kGoOn, kFail };
+  // Starts a save; what the one before came to is settled first.
   absl::Status SaveCheckpoint(FullDisk policy);
-  absl::Status WriteCheckpoint();  // of the first rank
+  // Waits for the save under way.
+  absl::Status SettleCheckpoint(FullDisk policy);
+  absl::StatusOr<CheckpointState> StateToSave();
+  absl::Status Tolerate(const absl::Status& saved, int64_t of_step, FullDisk policy) const;
 
   StepReport NextReport() const;  // what is known of a step before it begins
   absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
@@ -64,6 +72,7 @@ struct Trainer::State {
   const config::Train config;
   Mesh& mesh;
 
+  std::optional<FileLock> lock;  // of the run directory; on the first rank
   ModelSpec spec;
   ParameterStore store;
   Model model;
@@ -76,7 +85,9 @@ struct Trainer::State {
   std::unique_ptr<TrainStep> train_step;
   std::unique_ptr<ShardedState> sharded;  // of store and train_step's optimizer
   std::unique_ptr<CheckpointStore> checkpoints;
-  std::unique_ptr<RunLog> log;  // on the first rank only
+  std::unique_ptr<CheckpointSaver> saver;  // into checkpoints
+  int64_t saving_step = 0;                 // of the save under way
+  std::unique_ptr<RunLog> log;             // on the first rank only
   RunIdentity identity;
   Cursor cursor;  // where this start began
 
@@ -85,6 +96,7 @@ struct Trainer::State {
   int64_t next_pack = 0;  // global number
   double blocked_ms = 0;  // by checkpoints since the last metrics line
   bool stop_agreed = false;
+  bool failed_save_agreed = false;
   std::string validation_note;  // for the progress bar
 };
 

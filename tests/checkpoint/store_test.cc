@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <filesystem>
@@ -109,30 +110,74 @@ TEST_F(StoreTest, LoadsOnlyTheFilesItIsAskedFor) {
   EXPECT_TRUE(at::equal(weights.tensors[0].tensor, at::full({4, 3}, 5, at::kFloat)));
 }
 
-// A tensor in parts is made when its turn comes, and one that cannot be made fails the save.
-TEST_F(StoreTest, TensorsInParts) {
-  const at::Tensor value = at::full({2, 3}, 4, at::kFloat);
-  at::Tensor taken;
-  int made = 0;
-  CheckpointState state = MakeState(1);
-  state.tensors.push_back({"weights", "parts", {}});
-  state.tensors.back().parts = TensorParts{at::kFloat,
-                                           {2, 3},
-                                           [&] {
-                                             ++made;
-                                             return value;
-                                           },
-                                           [&](const at::Tensor& whole) { taken = whole.clone(); }};
-  ASSERT_THAT(Store().Save(1, state), IsOk());
-  EXPECT_EQ(made, 1);
-  ASSERT_THAT(Store().Load(1, state), IsOk());
-  EXPECT_TRUE(at::equal(taken, value));
-  state.tensors.back().parts->shape = {3, 2};
-  EXPECT_THAT(Store().Load(1, state),
-              Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("'parts'"), HasSubstr("[3, 2]"))));
-  state.tensors.back().parts->whole = []() -> at::Tensor { TORCH_CHECK(false, "no such part"); };
-  EXPECT_THAT(Store().Save(2, state), Fails(ExitCode::kCheckpoint, HasSubstr("no such part")));
-  EXPECT_THAT(*Store().Steps(), ElementsAre(1));
+// Three ranks write a matrix cut by columns, a vector in flat pieces and a whole tensor; two that
+// cut them otherwise, and one, load them.
+TEST_F(StoreTest, PartsOfSeveralRanks) {
+  const at::Tensor matrix = at::arange(24, at::kFloat).view({4, 6}),
+                   vector = at::arange(7, at::kFloat);
+  const auto part = [](const at::Tensor& whole, TensorSlice slice, int64_t begin, int64_t count) {
+    const TensorPart one{whole.sizes().vec(), slice, begin, count};
+    const at::Tensor x = at::full({count + 2}, -1, at::kFloat);  // padding after it
+    const TensorPart all = WholeTensor(one.shape);
+    CopyOverlap(all, static_cast<const char*>(whole.const_data_ptr()), one,
+                static_cast<char*>(x.mutable_data_ptr()), 4);
+    return std::pair(x, one);
+  };
+  const auto state_of = [&](int rank, int ranks) {
+    CheckpointState state = MakeState(5);
+    for (StateEntry& entry : state.tensors) entry.written = rank == 0;
+    const int64_t columns = 6 / ranks, each = (7 + ranks - 1) / ranks;
+    auto [m, m_part] = part(matrix, {1, rank * columns, columns}, 0, 4 * columns);
+    state.tensors.push_back({"weights", "matrix", m, m_part});
+    const int64_t begin = std::min<int64_t>(7, rank * each);
+    auto [v, v_part] = part(vector, {0, 0, 7}, begin, std::min(each, 7 - begin));
+    state.tensors.push_back({"optimizer", "vector", v, v_part});
+    return state;
+  };
+  CheckpointStore store = Store();
+  const std::string temporary = store.TemporaryDirectory(9, 1);
+  std::vector<ManifestFile> files;
+  ASSERT_THAT(store.Begin(temporary, CheckpointBytes(state_of(0, 3))), IsOk());
+  for (const int rank : {0, 1, 2}) {
+    ASSERT_OK_AND_ASSIGN(const auto written,
+                         store.WriteRank(temporary, {rank, 3}, state_of(rank, 3)));
+    EXPECT_EQ(written.size(), 2U);
+    files.insert(files.end(), written.begin(), written.end());
+  }
+  ASSERT_THAT(store.Commit(temporary, 9, files, MakeState(5).texts), IsOk());
+  EXPECT_THAT(fs_->List(store.StepDirectory(9)).value(),
+              ::testing::Contains("weights.rank2.safetensors"));
+  ASSERT_OK_AND_ASSIGN(const CheckpointReport report, store.Verify(9));
+  EXPECT_EQ(report.tensors, 6);
+  for (const int ranks : {1, 2, 3}) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      const CheckpointState want = state_of(rank, ranks);
+      CheckpointState loaded = state_of(rank, ranks);
+      for (StateEntry& entry : loaded.tensors) entry.tensor = at::full_like(entry.tensor, -1);
+      ASSERT_THAT(store.Load(9, loaded), IsOk());
+      EXPECT_TRUE(Same(loaded, want)) << rank << " of " << ranks;
+    }
+  }
+  ASSERT_THAT(fs_->Remove(File(9, "optimizer.rank1.safetensors")), IsOk());
+  EXPECT_THAT(store.Verify(9),
+              Fails(ExitCode::kCheckpoint, HasSubstr("optimizer.rank1.safetensors: is missing")));
+}
+
+// A manifest that leaves a rank's file out is whole by its own digest, and refused all the same.
+TEST_F(StoreTest, PartsThatDoNotMakeUpTheirTensor) {
+  CheckpointStore store = Store();
+  const std::string temporary = store.TemporaryDirectory(9, 1);
+  ASSERT_THAT(store.Begin(temporary, 0), IsOk());
+  CheckpointState state;
+  for (const int rank : {0, 1}) {
+    state.tensors = {{"weights", "w", at::zeros({2}), TensorPart{{4}, {0, 0, 4}, rank * 2, 2}}};
+    ASSERT_OK_AND_ASSIGN(const auto files, store.WriteRank(temporary, {rank, 2}, state));
+    if (rank == 1) {
+      ASSERT_THAT(store.Commit(temporary, 9, files, {}), IsOk());
+    }
+  }
+  EXPECT_THAT(store.Verify(9), Fails(ExitCode::kCheckpoint, HasSubstr("do not make it up")));
+  EXPECT_THAT(store.Load(9, state), Fails(ExitCode::kCheckpoint, HasSubstr("do not make it up")));
 }
 
 TEST_F(StoreTest, LoadWantsTheSameNamesShapesAndTypes) {
@@ -154,7 +199,7 @@ TEST_F(StoreTest, LoadWantsTheSameNamesShapesAndTypes) {
               Fails(ExitCode::kCheckpoint, HasSubstr("'other'")));
   EXPECT_THAT(load([](auto& s) { s.tensors.erase(s.tensors.begin()); }),
               Fails(ExitCode::kCheckpoint, HasSubstr("'embed' is of no use")));
-  EXPECT_THAT(load([](auto& s) { s.tensors[0].file = "ema"; }),
+  EXPECT_THAT(load([](auto& s) { s.tensors[0].group = "ema"; }),
               Fails(ExitCode::kCheckpoint, HasSubstr("ema.safetensors")));
   EXPECT_THAT(load([](auto& s) { s.tensors.push_back(s.tensors[0]); }),
               Fails(ExitCode::kBug, HasSubstr("twice")));
@@ -180,7 +225,7 @@ TEST_F(StoreTest, BadStatesAreOurBug) {
                 s.tensors[0].tensor = at::zeros({4, 4}).t();
               }),
               Fails(ExitCode::kBug, HasSubstr("'embed'")));
-  EXPECT_THAT(save([](auto& s) { s.tensors[0].file = "../w"; }),
+  EXPECT_THAT(save([](auto& s) { s.tensors[0].group = "../w"; }),
               Fails(ExitCode::kBug, HasSubstr("bad file")));
   EXPECT_THAT(save([](auto& s) { s.texts["manifest.json"] = ""; }),
               Fails(ExitCode::kBug, HasSubstr("bad file")));
@@ -197,6 +242,13 @@ TEST_F(StoreTest, KeepsTheNewest) {
   EXPECT_THAT(Store().Steps().value(), ElementsAre(7, 100));
   SaveSteps({101, 102, 103}, 0);
   EXPECT_EQ(Store().Steps().value().size(), 5u);
+}
+
+TEST_F(StoreTest, SomeStepsStayForGood) {
+  CheckpointStore store(*fs_, root_, 2, 10);
+  for (const int64_t step : {5, 10, 15, 20, 25, 30, 35})
+    ASSERT_THAT(store.Save(step, MakeState(1)), IsOk());
+  EXPECT_THAT(store.Steps().value(), ElementsAre(10, 20, 30, 35));
 }
 
 TEST_F(StoreTest, TheBestIsNamedAndStays) {
@@ -368,7 +420,7 @@ TEST_F(StoreTest, HostileManifests) {
 
 TEST_F(StoreTest, NewerFormatIsRefusedNotQuarantined) {
   SaveSteps({5, 10});
-  const std::string body = R"({"format":2,"step":10,"anything":"new")";
+  const std::string body = R"({"format":99,"step":10,"anything":"new")";
   Overwrite(File(10, kManifestName), body + ",\n\"sha256\":\"" + Sha256Hex(body) + "\"}\n");
   EXPECT_THAT(Store().NewestGood(),
               Fails(ExitCode::kCheckpoint, AllOf(HasSubstr("step-10"), HasSubstr("newer Osler"),

@@ -75,6 +75,9 @@ checkpoint:
   every_steps: 5
   keep: 3
   keep_best: false
+  async: true
+  keep_every_steps: 0
+  most_restarts: 5
 validation:
   every_steps: 0
 communication:

@@ -90,6 +90,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{
                           "train={steps: 1, output: r, device: cuda, offload: {activations: true}}",
                           "set train.recompute: full"},
+                      Case{"checkpoint.keep_every_steps=-1", "0 to keep none"},
+                      Case{"checkpoint={keep: 0, keep_every_steps: 5}", "no effect"},
+                      Case{"checkpoint.most_restarts=-1", "0 for any number"},
                       Case{"mesh.data=-2", "1 or more"}));
 
 TEST(TrainRulesTest, OddButPossibleValuesAreFine) {

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import torch
@@ -138,9 +139,9 @@ def metrics(run):
 
 
 def read_checkpoint(run, step):
-    """All tensors of a checkpoint, by file and name, through safetensors."""
-    from safetensors.torch import load_file
-
-    directory = pathlib.Path(run) / f"checkpoints/step-{step}"
-    return {f"{file}/{name}": tensor for file in ("weights", "optimizer")
-            for name, tensor in load_file(directory / f"{file}.safetensors").items()}
+    """All tensors of a checkpoint, by group and name, as docs/checkpoint.md reads them."""
+    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/checkpoint.md").read_text(), re.S)
+    reader = {}
+    exec(snippet, reader)
+    tensors, _ = reader["read_checkpoint"](pathlib.Path(run) / f"checkpoints/step-{step}")
+    return {f"{group}/{name}": tensor for group, named in tensors.items() for name, tensor in named.items()}

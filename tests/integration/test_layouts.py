@@ -1,11 +1,14 @@
 """One run, many layouts: `osler train` on mixed meshes under mpirun and as plain processes has the metrics of one rank,
 and a run is resumed on another mesh."""
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
 sys.path.insert(0, os.path.dirname(__file__))
 import common  # noqa: E402
@@ -32,7 +35,7 @@ def assert_same_curve(run, reference):
     mine, theirs = common.metrics(run), common.metrics(reference)
     assert [line["step"] for line in mine] == [line["step"] for line in theirs]
     for a, b in zip(mine, theirs):
-        assert a["tokens"] == b["tokens"] and a["target_tokens"] == b["target_tokens"]
+        assert all(a[key] == b[key] for key in ("packs", "tokens", "target_tokens"))
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
@@ -82,19 +85,115 @@ def test_plain_processes_have_the_metrics_of_one_rank(world):
     assert_same_curve(directory / "plain", directory / "one")
 
 
-def test_a_run_goes_on_under_another_layout(world):
+SAVED = {
+    "one": (1, {}),
+    "shard2": (2, {"shard": 2, "zero": 2}),
+    "pipeline2": (2, {"pipeline": 2}),
+    "shard2_tensor2": (4, {"shard": 2, "tensor": 2, "zero": 3}),
+    "data2_context2": (4, {"data": 2, "context": 2}),
+}
+LOADED = {
+    "one": (1, {}),
+    "tensor2": (2, {"tensor": 2}),
+    "shard3": (3, {"shard": 3, "zero": 3}),
+    "pipeline2_tensor2": (4, {"pipeline": 2, "tensor": 2}),
+    "shard4_context2": (8, {"shard": 4, "context": 2, "zero": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def moving(world):
+    """A run that never moved, and runs of other layouts that stopped half way."""
     directory, config = world
-    path = config("moved", mesh={"shard": 2, "tensor": 2, "zero": 3})
-    common.osler("train", "--config", path, "--set", "train.steps=2", "--set", "schedule.type=constant", ranks=4)
-    common.osler("train", "--config", config("moved", mesh={"pipeline": 2}), "--set", "train.steps=4",
-                 "--set", "schedule.type=constant", ranks=2)
-    common.osler("train", "--config", config("moved"), "--set", "schedule.type=constant")
-    common.osler("train", "--config", config("stayed"), "--set", "schedule.type=constant")
-    assert_same_curve(directory / "moved", directory / "stayed")
-    mine, theirs = (common.read_checkpoint(directory / name, STEPS) for name in ("moved", "stayed"))
+
+    def train(name, layout, steps, **options):
+        ranks, mesh = layout
+        return common.osler("train", "--config", config(name, mesh=mesh), "--set", f"train.steps={steps}",
+                            "--set", "schedule.type=constant", ranks=ranks, **options)
+
+    train("stayed", SAVED["one"], STEPS)
+    for name, layout in SAVED.items():
+        train(f"from_{name}", layout, STEPS // 2)
+    return directory, train
+
+
+@pytest.mark.parametrize("loaded", LOADED)
+@pytest.mark.parametrize("saved", SAVED)
+def test_a_run_goes_on_under_another_layout(moving, saved, loaded):
+    directory, train = moving
+    name = f"{saved}_to_{loaded}"
+    shutil.copytree(directory / f"from_{saved}", directory / name)
+    assert f"resuming from step {STEPS // 2}" in train(name, LOADED[loaded], STEPS).stderr
+    assert_same_curve(directory / name, directory / "stayed")
+    mine, theirs = (common.read_checkpoint(directory / run, STEPS) for run in (name, "stayed"))
     assert mine.keys() == theirs.keys()
-    for name, tensor in mine.items():
-        assert (tensor - theirs[name]).norm() <= 1e-4 * max(theirs[name].norm(), 1e-6), name
+    for tensor, value in mine.items():
+        assert (value - theirs[tensor]).norm() <= 1e-4 * max(theirs[tensor].norm(), 1e-6), tensor
+
+
+def test_each_rank_writes_its_own_part(moving):
+    directory, _ = moving
+    files = directory / f"from_shard2_tensor2/checkpoints/step-{STEPS // 2}"
+    sizes = [sum((files / f"{group}.rank{rank}.safetensors").stat().st_size for group in ("weights", "optimizer"))
+             for rank in range(4)]
+    whole = directory / f"from_one/checkpoints/step-{STEPS // 2}"
+    size = sum((whole / f"{group}.safetensors").stat().st_size for group in ("weights", "optimizer"))
+    assert max(sizes) < 0.5 * size and sum(sizes) < 1.3 * size, (sizes, size)  # the headers are most of the rest
+    assert "2 files" not in common.osler("checkpoint", "verify", files).stderr
+
+
+def test_reshard_writes_whole_tensors(moving, tmp_path):
+    directory, _ = moving
+    run = directory / "from_shard2_tensor2"
+    common.osler("checkpoint", "reshard", run, "--output", tmp_path / "whole/checkpoints")
+    step = tmp_path / f"whole/checkpoints/step-{STEPS // 2}"
+    assert sorted(p.name for p in step.glob("*.safetensors")) == ["optimizer.safetensors", "weights.safetensors"]
+    ours, parts = (common.read_checkpoint(path, STEPS // 2) for path in (tmp_path / "whole", run))
+    assert ours.keys() == parts.keys() and all(torch.equal(ours[name], value) for name, value in parts.items())
+    common.osler("checkpoint", "verify", step)
+    again = common.osler("checkpoint", "reshard", run, "--output", tmp_path / "whole/checkpoints", expect=5)
+    assert "is there already" in again.stderr
+
+
+def test_a_second_run_in_the_directory_is_refused(moving):
+    directory, _ = moving
+    command = ["train", "--config", str(directory / "stayed.yaml"), "--set", "schedule.type=constant", "--set",
+               f"train.output={directory / 'shared'}"]
+    process = subprocess.Popen([common.OSLER, *command], stderr=subprocess.PIPE, text=True,
+                               env=common.environment(OSLER_FAILPOINTS="forward@2=stop:3600"))
+    try:
+        while not (directory / "shared/log/metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        done = common.osler(*command, expect=5)
+        assert f"in use by another run (process {process.pid} on " in done.stderr
+    finally:
+        process.kill()
+        process.communicate()
+    common.osler(*command)
+    assert_same_curve(directory / "shared", directory / "stayed")
+
+
+def test_a_run_that_fails_again_and_again_stops(moving):
+    directory, train = moving
+    config = ["train", "--config", directory / "stayed.yaml", "--set", f"train.output={directory / 'again'}", "--set",
+              "checkpoint.most_restarts=2"]
+    for _ in range(2):
+        common.osler(*config, expect=-9, OSLER_FAILPOINTS="forward@1=kill")
+    done = common.osler(*config, expect=5)
+    assert "2 starts in a row from the beginning ended in the same way: ended without a word" in done.stderr
+    assert "restarts.json" in done.stderr
+
+
+def test_a_missing_rank_file_is_named_and_the_older_checkpoint_used(moving):
+    directory, train = moving
+    train("damaged", SAVED["shard2"], 2)
+    train("damaged", SAVED["shard2"], 4)
+    checkpoints = directory / "damaged/checkpoints"
+    (checkpoints / "step-4/weights.rank1.safetensors").unlink()
+    done = train("damaged", SAVED["shard2"], STEPS)
+    assert "step-4 is damaged: weights.rank1.safetensors: is missing; using step-2" in done.stderr
+    assert_same_curve(directory / "damaged", directory / "stayed")
 
 
 @pytest.mark.parametrize("mesh, ranks, words", [

@@ -19,7 +19,7 @@
 
 #include "base/philox.h"
 #include "base/status_macros.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/run_ranks.h"
 

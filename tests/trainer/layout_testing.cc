@@ -18,7 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "base/philox.h"
 #include "base/status_macros.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 #include "model/registry.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/run_ranks.h"

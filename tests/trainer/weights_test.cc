@@ -11,7 +11,7 @@
 
 #include "base/errors.h"
 #include "checkpoint/safetensors.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/temp_dir.h"
 

@@ -16,7 +16,7 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "model/parameter_part.h"
+#include "parallel/tensor_part.h"
 #include "parallel/local/run_ranks.h"
 #include "parallel/mesh.h"
 #include "trainer/place_model.h"

@@ -1,68 +1,16 @@
-// Parts of slices against views of the whole tensor.
-#include "model/parameter_part.h"
-
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
+// Initial values under every layout.
 #include <ATen/ops/equal.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <vector>
 
 #include "model/registry.h"
+#include "parallel/tensor_part.h"
 #include "tests/testing/matchers.h"
 
 namespace osler {
 namespace {
-
-struct Case {
-  std::vector<int64_t> shape;
-  Split split;
-  int tensor = 1;
-  int64_t unit = 1;
-};
-const Case kCases[] = {
-    {{7, 5}, Split::kReplicated},       {{8, 5}, Split::kColumn, 2},
-    {{8, 5}, Split::kColumn, 4, 2},     {{4, 6}, Split::kColumn, 4, 2},  // two share a unit
-    {{5, 8}, Split::kRow, 2},           {{5, 12}, Split::kRow, 3},
-    {{9}, Split::kColumn, 3},           {{11}, Split::kReplicated, 2},
-    {{6, 2, 3}, Split::kVocabulary, 2},
-};
-
-class ParameterPartTest : public ::testing::TestWithParam<Case> {};
-
-TEST_P(ParameterPartTest, TakesAndPutsWhatIsOfTheSliceAndNothingElse) {
-  const Case& c = GetParam();
-  const PlacementRule rule{"w", c.split, c.unit};
-  const at::Tensor whole =
-      at::arange(1, c10::multiply_integers(c.shape) + 1, at::kDouble).view(c.shape);
-  for (const int64_t shards : {1, 2, 3, 4, 7}) {
-    at::Tensor rebuilt = at::zeros(c.shape, at::kDouble);
-    for (int t = 0; t < c.tensor; ++t) {
-      const TensorSlice slice = SliceFor(rule, c.shape, t, c.tensor);
-      const at::Tensor local = Narrow(whole, slice).flatten();
-      const int64_t each = (local.numel() + shards - 1) / shards;
-      const at::Tensor padded = at::cat({local, at::full({each * shards - local.numel()}, -1.0)});
-      for (int64_t s = 0; s < shards; ++s) {
-        at::Tensor part = at::full({each}, -1, at::kDouble);
-        TakePart(whole, slice, s * each, part);
-        EXPECT_TRUE(at::equal(part, padded.narrow(0, s * each, each))) << shards << " " << s;
-        PutPart(part, slice, s * each, rebuilt);
-      }
-    }
-    EXPECT_TRUE(at::equal(rebuilt, whole)) << shards;
-  }
-}
-
-TEST_P(ParameterPartTest, RectanglesAreFew) {
-  const Case& c = GetParam();
-  const TensorSlice slice = SliceFor({"w", c.split, c.unit}, c.shape, 0, c.tensor);
-  EXPECT_LE(RectanglesOf(c.shape, slice, 1, c10::multiply_integers(c.shape) - 1).size(), 3U);
-  EXPECT_TRUE(RectanglesOf(c.shape, slice, 4, 4).empty());
-}
-
-INSTANTIATE_TEST_SUITE_P(Shapes, ParameterPartTest, ::testing::ValuesIn(kCases));
 
 constexpr char kConfig[] = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
   "vocab_size": 62, "hidden_size": 24, "intermediate_size": 44, "num_hidden_layers": 1,

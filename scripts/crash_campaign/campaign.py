@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""The cases of scripts/crash_campaign.sh, what must hold after each, and the table at the end."""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import time
+
+import torch
+
+import runs
+
+PHASES = ["load", "forward", "backward", "reduce", "optimizer", "staging", "shard_write", "manifest", "rename", "latest",
+          "retention"]
+FIRST_RANK_ONLY = {"staging", "manifest", "rename", "latest", "retention"}
+STORY = ["loss", "grad_norm", "lr", "tokens", "target_tokens", "packs"]
+SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "abort": signal.SIGABRT}
+
+
+def story(run):
+    return [{key: line[key] for key in STORY} for line in runs.metrics(run)]
+
+
+class Campaign:
+    def __init__(self, directory, seed):
+        self.directory, self.draw = directory, random.Random(seed)
+        self.whole, self.seconds = {}, {}
+        self.histogram = collections.Counter()
+        runs.make_world(directory)
+
+    def reference(self, layout):
+        """The uninterrupted run of a layout: its metrics and last checkpoint."""
+        if layout not in self.whole:
+            name = f"whole_{layout}"
+            begin = time.monotonic()
+            run = runs.Run(runs.write_config(self.directory, name, layout), layout)
+            assert set(run.wait()) == {0}, run.errors
+            self.seconds[layout] = time.monotonic() - begin
+            run = self.directory / name
+            self.whole[layout] = story(run), runs.read_checkpoint(run, runs.STEPS)
+        return self.whole[layout]
+
+    def check(self, name, layout):
+        """Same metrics, packs each once, same bits, nothing left over."""
+        lines, tensors = self.reference(layout)
+        run = self.directory / name
+        assert story(run) == lines, "metrics differ from the uninterrupted run's"
+        ours = runs.read_checkpoint(run, runs.STEPS)
+        assert ours.keys() == tensors.keys() and all(torch.equal(ours[k], v) for k, v in tensors.items()), "bits differ"
+        left = [p.name for p in (run / "checkpoints").iterdir() if ".tmp" in p.name or ".old" in p.name]
+        assert not left, f"left over: {left}"
+        assert (run / "checkpoints/latest").read_text().strip() == f"step-{runs.STEPS}"
+
+    # Each kind breaks a start of the run and returns (exit codes, those allowed for ranks, phase or None).
+    def signal_at_random(self, config, layout, victim, kind):
+        trace = config.with_suffix(".trace")
+        run = runs.Run(config, layout, victim, trace=trace)
+        runs.wait_until(lambda: trace.exists() or run.processes[victim].poll() is not None)
+        time.sleep(self.draw.uniform(0, 0.8) * self.seconds[layout])
+        run.signal(victim, SIGNALS[kind])
+        codes = run.wait()
+        killed = codes[victim] == -SIGNALS[kind]
+        return run, trace.read_text().strip() if killed and trace.exists() else "finished"
+
+    def failpoint(self, config, layout, victim, phase):
+        run = runs.Run(config, layout, victim, {"OSLER_FAILPOINTS": f"{phase}@{self.draw.randint(1, 4)}=kill"})
+        codes = run.wait()
+        assert codes[victim] == -signal.SIGKILL, (codes, run.errors)
+        return run, phase
+
+    def stopped(self, config, layout, victim, _):
+        """A rank that is frozen: the others give it up by themselves."""
+        trace = config.with_suffix(".trace")
+        run = runs.Run(config, layout, victim, trace=trace)
+        runs.wait_until(lambda: trace.exists() or run.processes[victim].poll() is not None)
+        time.sleep(self.draw.uniform(0, 0.5) * self.seconds[layout])
+        run.signal(victim, signal.SIGSTOP)
+        others = [p for rank, p in enumerate(run.processes) if rank != victim]
+        runs.wait_until(lambda: all(p.poll() is not None for p in others), 30)
+        run.signal(victim, signal.SIGKILL)
+        run.wait()
+        return run, None
+
+    def slow(self, config, layout, victim, _):
+        """A rank that stands still for less than the others' patience: nothing happens."""
+        run = runs.Run(config, layout, victim)
+        for _ in range(3):
+            time.sleep(0.3)
+            run.signal(victim, signal.SIGSTOP)
+            time.sleep(0.5)
+            run.signal(victim, signal.SIGCONT)
+        assert set(run.wait()) == {0}, run.errors
+        return run, None
+
+    def disk(self, config, layout, victim, fault):
+        run = runs.Run(config, layout, victim, {"OSLER_FS_FAULTS": fault})
+        run.wait()
+        return run, None
+
+    def damaged(self, config, layout, victim, how):
+        """A kill, and then a torn or flipped file of the newest checkpoint."""
+        run, _ = self.failpoint(config, layout, 0, "backward")
+        steps = sorted((config.parent / config.stem / "checkpoints").glob("step-*"), key=lambda p: p.name)
+        steps = [p for p in steps if p.name[5:].isdigit()]
+        if steps:
+            file = self.draw.choice(sorted(p for p in steps[-1].iterdir()))
+            content = bytearray(file.read_bytes())
+            if how == "torn":
+                file.write_bytes(content[:self.draw.randrange(len(content))])
+            elif content:
+                content[self.draw.randrange(len(content))] ^= 1 << self.draw.randrange(8)
+                file.write_bytes(content)
+        return run, None
+
+    def case(self, number, kind, argument):
+        multiple = [name for name, (ranks, _) in runs.LAYOUTS.items() if ranks > 1]
+        layout = self.draw.choice(multiple if kind in ("stopped", "slow") else list(runs.LAYOUTS))
+        self.reference(layout)
+        ranks = runs.LAYOUTS[layout][0]
+        victim = 0 if argument in FIRST_RANK_ONLY or kind == "damaged" else self.draw.randrange(ranks)
+        name = f"case{number}"
+        config = runs.write_config(self.directory, name, layout)
+        run, phase = getattr(self, kind)(config, layout, victim, argument)
+        codes = [p.returncode for p in run.processes]
+        survivors = [code for rank, code in enumerate(codes) if rank != victim and kind not in ("disk", "damaged")]
+        assert all(code in (0, 4) for code in survivors), (codes, run.errors)
+        if kind == "disk":
+            assert all(code in (0, 4, 5) for code in codes), (codes, run.errors)
+        if phase:
+            self.histogram[phase] += 1
+        again = runs.Run(config, layout)
+        assert set(again.wait()) == {0}, again.errors
+        self.check(name, layout)
+        for path in (self.directory / name, config, config.with_suffix(".trace")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return {"case": number, "kind": kind, "argument": argument, "layout": layout, "victim": victim, "codes": codes,
+                "phase": phase}
+
+
+def drawn_cases(draw, count):
+    """Every phase once, then every other kind once, then at random."""
+    others = [("signal_at_random", kind) for kind in SIGNALS] + [("stopped", None), ("slow", None)]
+    others += [("disk", fault) for fault in (
+        "write:optimizer@3=ENOSPC", "write:weights@2=EIO", "sync:weights@2=EIO", "rename:step-@3=EIO", "write:manifest@2=ENOSPC",
+        "write:latest@2=EIO", "write:metrics@3=ENOSPC")]
+    others += [("damaged", "torn"), ("damaged", "flipped")]
+    cases = [("failpoint", phase) for phase in PHASES] + others
+    while len(cases) < count:
+        cases.append(draw.choice([("failpoint", draw.choice(PHASES)), draw.choice(others), ("signal_at_random", "kill")]))
+    return cases[:count]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dir", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    directory = args.dir.resolve()
+    campaign = Campaign(directory, args.seed)
+    failed, kinds = [], collections.Counter()
+    begin = time.monotonic()
+    with open(directory / "cases.jsonl", "w", encoding="utf-8") as out:
+        for number, (kind, argument) in enumerate(drawn_cases(campaign.draw, args.cases)):
+            kinds[kind] += 1
+            try:
+                result = campaign.case(number, kind, argument)
+            except AssertionError as error:
+                result = {"case": number, "kind": kind, "argument": argument, "failed": str(error)[:2000]}
+                failed.append(result)
+                print(f"FAILED case {number} ({kind} {argument}): {error}", file=sys.stderr)
+            out.write(json.dumps(result) + "\n")
+            out.flush()
+            if sys.stderr.isatty():
+                print(f"\r{number + 1} of {args.cases}, {len(failed)} failed", end="", file=sys.stderr)
+    never = [phase for phase in PHASES if campaign.histogram[phase] == 0] if args.cases >= len(PHASES) else []
+    summary = {"cases": args.cases, "seed": args.seed, "failed": len(failed), "kinds": dict(kinds),
+               "phases": {phase: campaign.histogram[phase] for phase in PHASES},
+               "finished_first": campaign.histogram["finished"], "seconds": round(time.monotonic() - begin)}
+    (directory / "result.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(f"{args.cases} cases (seed {args.seed}) in {summary['seconds']} s: {len(failed)} failed")
+    for name in ("kinds", "phases"):
+        print(f"  {name}: " + ", ".join(f"{key} {count}" for key, count in summary[name].items()))
+    if never:
+        print(f"  never crashed in: {', '.join(never)}")
+    sys.exit(1 if failed or never else 0)
+
+
+if __name__ == "__main__":
+    main()

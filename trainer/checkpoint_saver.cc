@@ -1,0 +1,145 @@
+#include "trainer/checkpoint_saver.h"
+
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/errors.h"
+#include "base/status_macros.h"
+#include "base/torch_status.h"
+#include "parallel/gather_text.h"
+
+namespace osler {
+namespace {
+
+constexpr int kNice = 10;
+
+// The files of one rank as a text for the first: a line each.
+std::string ToText(const std::vector<ManifestFile>& files) {
+  std::string text;
+  for (const ManifestFile& file : files)
+    absl::StrAppend(&text, file.name, " ", file.size, " ", file.crc32c, " ", file.tensors, "\n");
+  return text;
+}
+
+std::vector<ManifestFile> FromText(const std::string& text) {
+  std::vector<ManifestFile> files;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    const std::vector<std::string> fields = absl::StrSplit(line, ' ');
+    files.push_back({fields.at(0), std::stoll(fields.at(1)),
+                     static_cast<uint32_t>(std::stoul(fields.at(2))), std::stoll(fields.at(3))});
+  }
+  return files;
+}
+
+int64_t BroadcastFirst(Communicator& comm, int64_t value) {
+  const at::Tensor x = at::full({1}, value, at::kLong);
+  comm.Broadcast(x, 0, "checkpoint").Wait();
+  return x.item<int64_t>();
+}
+
+}  // namespace
+
+absl::Status AgreeOnSave(Communicator& comm, const absl::Status& local) {
+  absl::Status agreed = AgreeOnStatus(comm, local);
+  if (agreed.ok() || comm.size() == 1) return agreed;
+  // Full on one rank, and nothing else wrong on any.
+  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
+    const bool other = !local.ok() && !absl::IsResourceExhausted(local);
+    const at::Tensor x = at::full({1}, other ? 1 : 0, at::kLong);
+    comm.AllReduce(x, ReduceOp::kMax, "status").Wait();
+    if (x.item<int64_t>() == 0) agreed = DiskFullError(agreed.message());
+    return absl::OkStatus();
+  }));
+  return agreed;
+}
+
+CheckpointSaver::CheckpointSaver(CheckpointStore& store, Communicator& world, SaveMode mode)
+    : store_(store),
+      world_(world),
+      mode_(mode),
+      group_(world.Split(0, world.rank(), "checkpoint")) {}
+
+CheckpointSaver::~CheckpointSaver() {
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status CheckpointSaver::Settle() {
+  if (thread_.joinable()) thread_.join();
+  ended_.store(false, std::memory_order_relaxed);
+  return std::exchange(outcome_, absl::OkStatus());
+}
+
+// A step's optimizer may change what is being written, so a copy is.
+void CheckpointSaver::Stage(CheckpointState& state) {
+  for (StateEntry& entry : state.tensors) {
+    if (!entry.written) continue;
+    at::Tensor& copy = staged_[absl::StrCat(entry.group, "/", entry.name)];
+    if (!copy.defined()) copy = at::empty_like(entry.tensor);
+    copy.copy_(entry.tensor);
+    entry.tensor = copy;
+  }
+}
+
+absl::Status CheckpointSaver::Prepare(Task& task) {
+  return CatchTorch([&] {
+    // The first rank's process tells this save's directory from those of processes that died.
+    const int64_t id = BroadcastFirst(world_, getpid());
+    task.temporary = store_.TemporaryDirectory(task.step, id);
+    const absl::Status made = world_.rank() == 0
+                                  ? store_.Begin(task.temporary, CheckpointBytes(task.state))
+                                  : absl::OkStatus();
+    return AgreeOnSave(world_, made);
+  });
+}
+
+absl::Status CheckpointSaver::Save(int64_t step, CheckpointState state,
+                                   std::optional<int64_t> best) {
+  Task task{step, {}, std::move(state), best};
+  OSLER_RETURN_IF_ERROR(Prepare(task));
+  if (mode_ == SaveMode::kBlocking) {
+    outcome_ = Write(task);
+    ended_.store(true, std::memory_order_release);
+    return absl::OkStatus();
+  }
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(world_, CatchTorch([&] {
+                                        Stage(task.state);
+                                        return absl::OkStatus();
+                                      })));
+  thread_ = std::thread([this, own = std::move(task)] {
+    setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);  // of this thread, on Linux
+    outcome_ = Write(own);
+    ended_.store(true, std::memory_order_release);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::Write(const Task& task) {
+  const RankOf rank{group_->rank(), group_->size()};
+  const bool first = rank.rank == 0;
+  return CatchTorch([&]() -> absl::Status {
+    const auto own = store_.WriteRank(task.temporary, rank, task.state);
+    if (const absl::Status all = AgreeOnSave(*group_, own.status()); !all.ok()) {
+      if (first) store_.Discard(task.temporary);
+      return all;
+    }
+    std::vector<ManifestFile> files;
+    for (const std::string& text : GatherText(*group_, ToText(*own))) {
+      for (ManifestFile& file : FromText(text)) files.push_back(std::move(file));
+    }
+    const absl::Status committed = first
+                                       ? store_.Commit(task.temporary, task.step, std::move(files),
+                                                       task.state.texts, task.best)
+                                       : absl::OkStatus();
+    return AgreeOnSave(*group_, committed);
+  });
+}
+
+}  // namespace osler
