@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <functional>
+#include <random>
 
 #include "checkpoint/store.h"
 #include "tests/testing/matchers.h"
+#include "tests/testing/power_loss_fs.h"
 #include "tests/testing/temp_dir.h"
 
 namespace osler {
@@ -206,6 +209,53 @@ INSTANTIATE_TEST_SUITE_P(
       return fmt::format("{}_{}_{}", info.param.op, info.param.error,
                          info.param.replace ? "replace" : "new");
     });
+
+// The power goes after every single change that a save makes, and with it what was not synced: all
+// of it, none of it, or some.
+class PowerLossTest : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(PowerLossTest, TheOldOrTheNew) {
+  const int64_t next = GetParam();
+  const std::unique_ptr<Fs> posix = MakePosixFs();
+  std::mt19937 random(3);
+  const std::function<int64_t(int64_t)> draws[] = {
+      [](int64_t) { return 0; }, [](int64_t n) { return n; },
+      [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n + 1)); }};
+  int losses = 0;
+  bool finished = false;
+  for (int64_t changes = 0; !finished; ++changes) {
+    for (const auto& keep : draws) {
+      TempDir directory, trash;
+      const std::string root = directory.File("checkpoints");
+      CheckpointStore good(*posix, root, 2);
+      ASSERT_THAT(good.Save(5, MakeState(5, 16)), IsOk());
+      ASSERT_THAT(good.Save(6, MakeState(6, 16)), IsOk());
+      testing::PowerLossFs fs(*posix, trash.path(), changes);
+      ::testing::internal::CaptureStderr();
+      const absl::Status saved = CheckpointStore(fs, root, 2).Save(next, MakeState(70, 16));
+      ::testing::internal::GetCapturedStderr();
+      finished = !fs.power_is_gone();
+      fs.Lose(keep);
+      losses += saved.ok() ? 0 : 1;
+      CheckpointStore after(*posix, root, 2);
+      ASSERT_THAT(after.CleanUp(), IsOk());
+      ::testing::internal::CaptureStderr();
+      const auto newest = after.NewestGood();
+      ASSERT_EQ(::testing::internal::GetCapturedStderr(), "") << "nothing is damaged";
+      ASSERT_THAT(newest.status(), IsOk()) << changes;
+      ASSERT_TRUE(*newest == 6 || *newest == next) << changes;
+      CheckpointState loaded = MakeState(0, 16);
+      ASSERT_THAT(after.Load(**newest, loaded), IsOk());
+      const std::string cursor = loaded.texts.at("cursor.json");
+      EXPECT_TRUE(cursor == "70\n" || (cursor == "6\n" && !saved.ok())) << changes << cursor;
+      ExpectAllGood(after);
+      ASSERT_THAT(after.Save(9, MakeState(9, 16)), IsOk());
+    }
+  }
+  EXPECT_GE(losses, 60);
+}
+
+INSTANTIATE_TEST_SUITE_P(NewAndReplaced, PowerLossTest, ::testing::Values(7, 6));
 
 }  // namespace
 }  // namespace osler
