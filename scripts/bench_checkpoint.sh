@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What a checkpoint costs a run: a model of 119M parameters (1.4 GB a checkpoint) is saved while it trains, by Osler with
-# one rank and with two, and the same state by torch.distributed.checkpoint's async save and by safetensors' save_file.
+# What a checkpoint costs a run: a model of 119M parameters (1.4 GB a checkpoint) is saved while it trains, by Osler
+# with one rank and with two; the same state by torch.distributed.checkpoint's async save and safetensors' save_file.
 #
 #   scripts/bench_checkpoint.sh [--dir DIR] [--no-setup] [--rounds 2] [--steps 80] [--every 20] [--wait 60]
 #                               [--threads N] [--sides …]
 #
-#   --dir DIR      where everything is written, 8 GB at most (default build/bench_checkpoint; emptied first if an earlier
-#                  run made it); the disk under it is the one that is measured
+#   --dir DIR      where everything is written, 8 GB at most (default build/bench_checkpoint; emptied first if an
+#                  earlier run made it); the disk under it is the one that is measured
 #   --no-setup     take build/release (or $OSLER_BIN) as it is
 #
 # The sides take turns. scripts/bench/checkpoint.py says how it measures and has the other options; docs/benchmarks.md

@@ -13,27 +13,28 @@
 | dcp-cached | its stager keeps the copy from save to save, as Osler does |
 | safetensors | `safetensors.torch.save_file` and fsync: training waits |
 
-The peers save what Osler's checkpoint holds: the same tensors under the same names. Their loop has the products of a step
-(forward, both gradients) for as many tokens and the same fused AdamW.
+The peers save what Osler's checkpoint holds: the same tensors under the same names. Their loop has the products of a
+step (forward, both gradients) for as many tokens and the same fused AdamW.
 
 Every round also writes a file of a checkpoint's size in 8 MiB blocks and syncs it, three times, between the sides: the
-disk's rate is the median of all of them.
+disk's rate is the median of all of them. Writing past the page cache (O_DIRECT) is measured beside it.
 
 * blocked: what training waits for one save: Osler's own `blocked_ms`; for the peers, until the call returns, and for an
   earlier save to end. The first save of a run also allocates the copy; it is listed apart.
-* to durable: from the start of a save (Osler: its temporary directory appears; looked at every 10 ms) until everything is
-  synced and named (Osler: `latest` names it; DCP: the future is done). MB/s is the checkpoint's size over that time.
+* to durable: from the start of a save (Osler: its temporary directory appears; looked at every 10 ms) until everything
+  is synced and named (Osler: `latest` names it; DCP: the future is done). MB/s is the checkpoint's size over that time.
 * step time: of steps while a save is under way against the other steps of the same run, the first two left out. Blocked
   time is not part of it. ±: one standard error, from how the other steps differ.
 * explained: the CPU time of the saving threads (the kernel's figures, /proc/PID/task/TID/schedstat) shared out over the
   cores. What is beyond it is memory bandwidth, the kernel's own writing, and threads that wait for one another.
 
-A machine that does other things meanwhile spoils this. Each run waits up to --wait seconds for others to rest; their CPU
-time and what the host took away are printed. Runs beside which others used more than a tenth of a core count only where
+A machine that does other things meanwhile spoils this. Each run waits up to --wait seconds for others to rest; their
+CPU time and what the host took away are printed. Runs beside which others used more than a tenth of a core count only where
 a side has no quieter one. Writes DIR/result.json after every run.
 """
 import argparse
 import json
+import mmap
 import os
 import pathlib
 import platform
@@ -86,7 +87,9 @@ def write_config(name, steps, every, mesh="", is_async=True):
 model: {{path: model}}
 data: {{train: [{{path: shards/train}}], sequence_length: {SEQUENCE}}}
 mesh: {{{mesh}}}
-train: {{steps: {steps}, global_batch: {BATCH}, micro_batch: {1 if mesh else BATCH}, precision: fp32, seed: 1, output: {name}, tensorboard: false}}
+train:
+  {{steps: {steps}, global_batch: {BATCH}, micro_batch: {1 if mesh else BATCH}, precision: fp32, seed: 1, output: {name},
+   tensorboard: false}}
 optimizer: {{lr: 1.0e-5, weight_decay: 0.1, clip_norm: 1.0}}
 checkpoint: {{every_steps: {every}, keep: 1, async: {str(is_async).lower()}, most_restarts: 0}}
 """)
@@ -109,7 +112,8 @@ class Machine:
         with open("/proc/stat") as file:
             user, nice, system, _, _, irq, softirq, steal = (int(x) for x in file.readline().split()[1:9])
         ticks = os.sysconf("SC_CLK_TCK")
-        own = sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        own = sum(one.ru_utime + one.ru_stime for one in usage)
         return time.monotonic(), (user + nice + system + irq + softirq) / ticks, steal / ticks, own
 
 
@@ -123,18 +127,31 @@ def wait_for_quiet(seconds):
 
 
 def measure_disk(size):
-    """Seconds for a new file of so many bytes, synced."""
-    block = os.urandom(BLOCK)
-    begin = time.monotonic()
-    fd = os.open("disk.bin", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for offset in range(0, size, BLOCK):
-        os.write(fd, block[:size - offset])
-    copied = time.monotonic() - begin
-    os.fsync(fd)
-    seconds = time.monotonic() - begin
-    os.close(fd)
-    os.unlink("disk.bin")
-    return {"copy_s": copied, "seconds": seconds, "mb_per_s": size / seconds / 1e6}
+    """A new file of so many bytes, synced; then one more past the page cache, where the file system can."""
+    block = mmap.mmap(-1, BLOCK)  # aligned, as O_DIRECT wants it
+    block[:] = os.urandom(BLOCK)
+    size -= size % mmap.PAGESIZE
+
+    def write(flags):
+        begin = time.monotonic()
+        fd = os.open("disk.bin", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o644)
+        try:
+            for offset in range(0, size, BLOCK):
+                os.write(fd, memoryview(block)[:size - offset])
+            copied = time.monotonic()
+            os.fsync(fd)
+            return copied - begin, time.monotonic() - begin
+        finally:
+            os.close(fd)
+            os.unlink("disk.bin")
+
+    copied, seconds = write(0)
+    measured = {"copy_s": copied, "seconds": seconds, "mb_per_s": size / seconds / 1e6}
+    try:
+        measured["direct_mb_per_s"] = size / write(os.O_DIRECT)[1] / 1e6
+    except OSError:
+        measured["direct_mb_per_s"] = float("nan")
+    return measured
 
 
 # --- Osler, watched from outside
@@ -152,7 +169,7 @@ def descendants(pid):
 
 
 def saver_threads(pids):
-    """(thread, CPU s, s it waited for a core) of the threads that save: their priority is lower than their process's."""
+    """(thread, CPU s, s it waited for a core) of the threads that save: of lower priority than their process."""
     found = []
     for pid in pids:
         try:
@@ -281,8 +298,8 @@ class Loop:
 
     def __init__(self, state):
         import torch
-        moments = {key.removeprefix("optimizer/"): value for key, value in state.items() if key.startswith("optimizer/")}
-        weights = {key.removeprefix("weights/"): value for key, value in state.items() if key.startswith("weights/")}
+        weights, moments = ({key.removeprefix(group): value for key, value in state.items() if key.startswith(group)}
+                            for group in ("weights/", "optimizer/"))
         self.parameters = [torch.nn.Parameter(weight) for weight in weights.values()]
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -316,7 +333,8 @@ def peer_dcp(state, steps, every, cached):
     stager = None
     if cached:
         stager = BlockingAsyncStager(cache_staged_state_dict=True)
-        stager.state_dict_cache = {key: torch.empty_like(value) for key, value in state.items()}  # it would pin: needs CUDA
+        # Left to itself it would pin this memory, which needs CUDA.
+        stager.state_dict_cache = {key: torch.empty_like(value) for key, value in state.items()}
     loop, times, saves, future = Loop(state), [], [], None
 
     def ended(_):  # called by the saving thread
@@ -435,8 +453,8 @@ def summarize(runs, size, disk_mb_per_s, cores):
 
 def table(summary):
     columns = [("blocked ms, median", "blocked_ms", "{:,.0f}"), ("first", "blocked_first_ms", "{:,.0f}"),
-               ("max", "blocked_max_ms", "{:,.0f}"), ("s to durable", "seconds", "{:.2f}"), ("MB/s", "mb_per_s", "{:.0f}"),
-               ("% of disk", "disk_percent", "{:.0f}"), ("step s", "step_s", "{:.3f}"),
+               ("max", "blocked_max_ms", "{:,.0f}"), ("s to durable", "seconds", "{:.2f}"),
+               ("MB/s", "mb_per_s", "{:.0f}"), ("% of disk", "disk_percent", "{:.0f}"), ("step s", "step_s", "{:.3f}"),
                ("step time +%", "rise_percent", "{:.1f}"), ("explained", "explained_percent", "{:.1f}"),
                ("beyond", "beyond_percent", "{:.1f}"), ("±", "error_percent", "{:.1f}"), ("CPU s", "cpu_s", "{:.2f}"),
                ("s waiting for a core", "core_wait_s", "{:.2f}"), ("s copying", "copy_s", "{:.2f}"),
@@ -475,6 +493,7 @@ def report(args, size, disks, runs):
     result = {"cpu": cpu_name(), "cores": args.threads, "bytes": size, "steps": args.steps, "every": args.every,
               "disk_mb_per_s": statistics.median(rates), "disk_best_mb_per_s": max(rates),
               "disk_worst_mb_per_s": min(rates), "disk_copy_s": statistics.median(disk["copy_s"] for disk in disks),
+              "direct_mb_per_s": statistics.median(disk["direct_mb_per_s"] for disk in disks),
               "quiet_runs": quiet, "summary": summary, "disk": disks, "runs": runs}
     pathlib.Path("result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
@@ -484,7 +503,8 @@ def print_result(result):
     loud = [side for side in result["summary"] if result["quiet_runs"][side] == 0]
     print(f"\n{result['cpu']}, {result['cores']} cores; {result['bytes'] / 1e9:.2f} GB a checkpoint; disk: median "
           f"{result['disk_mb_per_s']:.0f} MB/s, best {result['disk_best_mb_per_s']:.0f}, worst "
-          f"{result['disk_worst_mb_per_s']:.0f}, of which copying into the page cache takes {result['disk_copy_s']:.2f} s")
+          f"{result['disk_worst_mb_per_s']:.0f}, of which copying into the page cache takes {result['disk_copy_s']:.2f} s; "
+          f"past it {result['direct_mb_per_s']:.0f} MB/s")
     print(f"quiet runs: {', '.join(f'{side} {count}' for side, count in result['quiet_runs'].items())}"
           f"{'; others disturbed all of ' + ', '.join(loud) if loud else ''}\n")
     table(result["summary"])
@@ -505,7 +525,8 @@ def bench(args):
             wait_for_quiet(args.wait)
             if place in {0, len(order) // 3, 2 * len(order) // 3}:
                 disks.append(measure_disk(size))
-                print(f"  round {number + 1}: disk {disks[-1]['mb_per_s']:.0f} MB/s", file=sys.stderr, flush=True)
+                print(f"  round {number + 1}: disk {disks[-1]['mb_per_s']:.0f} MB/s, direct "
+                      f"{disks[-1]['direct_mb_per_s']:.0f}", file=sys.stderr, flush=True)
             with Machine() as machine:
                 run = run_side(args, side)
             for left in ("run-1", "run-2", "run-sync"):
@@ -514,8 +535,8 @@ def bench(args):
                     "slowdown": slowdown(run) if run["steps"] and side != "osler-sync" else None}
             runs.append(run)
             middle = statistics.median(s["seconds"] for s in run["saves"])
-            print(f"  round {number + 1}: {side}: durable after {middle:.2f} s; others used {machine.others:.2f} cores, the "
-                  f"host took {machine.stolen:.2f}", file=sys.stderr, flush=True)
+            print(f"  round {number + 1}: {side}: durable after {middle:.2f} s; others used {machine.others:.2f} cores, "
+                  f"the host took {machine.stolen:.2f}", file=sys.stderr, flush=True)
             result = report(args, size, disks, runs)
     print_result(result)
 

@@ -107,7 +107,12 @@ def metrics(run):
     path = run / "log/metrics.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return metrics_of_text(path.read_text())
+
+
+def metrics_of_text(text):
+    """Whole lines: a kill may have cut the last."""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def read_checkpoint(run, step):
