@@ -29,8 +29,8 @@ disk's rate is the median of all of them. Writing past the page cache (O_DIRECT)
   cores. What is beyond it is memory bandwidth, the kernel's own writing, and threads that wait for one another.
 
 A machine that does other things meanwhile spoils this. Each run waits up to --wait seconds for others to rest; their
-CPU time and what the host took away are printed. Runs beside which others used more than a tenth of a core count only where
-a side has no quieter one. Writes DIR/result.json after every run.
+CPU time and what the host took away are printed. Runs beside which others used more than a tenth of a core count only
+where a side has no quieter one. Writes DIR/result.json after every run.
 """
 import argparse
 import json
@@ -88,8 +88,8 @@ model: {{path: model}}
 data: {{train: [{{path: shards/train}}], sequence_length: {SEQUENCE}}}
 mesh: {{{mesh}}}
 train:
-  {{steps: {steps}, global_batch: {BATCH}, micro_batch: {1 if mesh else BATCH}, precision: fp32, seed: 1, output: {name},
-   tensorboard: false}}
+  {{steps: {steps}, global_batch: {BATCH}, micro_batch: {1 if mesh else BATCH}, precision: fp32, seed: 1,
+   output: {name}, tensorboard: false}}
 optimizer: {{lr: 1.0e-5, weight_decay: 0.1, clip_norm: 1.0}}
 checkpoint: {{every_steps: {every}, keep: 1, async: {str(is_async).lower()}, most_restarts: 0}}
 """)
@@ -503,8 +503,8 @@ def print_result(result):
     loud = [side for side in result["summary"] if result["quiet_runs"][side] == 0]
     print(f"\n{result['cpu']}, {result['cores']} cores; {result['bytes'] / 1e9:.2f} GB a checkpoint; disk: median "
           f"{result['disk_mb_per_s']:.0f} MB/s, best {result['disk_best_mb_per_s']:.0f}, worst "
-          f"{result['disk_worst_mb_per_s']:.0f}, of which copying into the page cache takes {result['disk_copy_s']:.2f} s; "
-          f"past it {result['direct_mb_per_s']:.0f} MB/s")
+          f"{result['disk_worst_mb_per_s']:.0f}, of which copying into the page cache takes "
+          f"{result['disk_copy_s']:.2f} s; past it {result['direct_mb_per_s']:.0f} MB/s")
     print(f"quiet runs: {', '.join(f'{side} {count}' for side, count in result['quiet_runs'].items())}"
           f"{'; others disturbed all of ' + ', '.join(loud) if loud else ''}\n")
     table(result["summary"])
@@ -535,8 +535,8 @@ def bench(args):
                     "slowdown": slowdown(run) if run["steps"] and side != "osler-sync" else None}
             runs.append(run)
             middle = statistics.median(s["seconds"] for s in run["saves"])
-            print(f"  round {number + 1}: {side}: durable after {middle:.2f} s; others used {machine.others:.2f} cores, "
-                  f"the host took {machine.stolen:.2f}", file=sys.stderr, flush=True)
+            print(f"  round {number + 1}: {side}: durable after {middle:.2f} s; others used "
+                  f"{machine.others:.2f} cores, the host took {machine.stolen:.2f}", file=sys.stderr, flush=True)
             result = report(args, size, disks, runs)
     print_result(result)
 
