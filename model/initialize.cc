@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/philox.h"
-#include "parallel/tensor_part.h"
 #include "model/registry.h"
+#include "parallel/tensor_part.h"
 
 namespace osler {
 namespace {

@@ -1,7 +1,7 @@
 """`osler generate` on prompts that take several prefill passes, judged by transformers' generate."""
 import pytest
 import torch
-from test_generate import ask, common, generate, greedy, load, prompts, save
+from test_slow_generate_basics import ask, common, generate, greedy, load, prompts, save
 
 
 @pytest.mark.parametrize("window", [8, 700])

@@ -16,9 +16,9 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "parallel/tensor_part.h"
 #include "parallel/local/run_ranks.h"
 #include "parallel/mesh.h"
+#include "parallel/tensor_part.h"
 #include "trainer/place_model.h"
 #include "trainer/step.h"
 

@@ -1,5 +1,5 @@
 // Seeded errors of parallel training, each of which `osler verify` must notice: what a wrong
-// collective, table, pack or merge does to a layout that is right without it (verify_test.cc).
+// collective, table, pack or merge does to a layout that is right without it (verify_slow_test.cc).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
