@@ -1,0 +1,50 @@
+// What GradientReducer holds besides the sums themselves while buckets are under way, rehearsed
+// with its own rules (trainer/gradient_reduce.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "model/parameter_store.h"
+#include "trainer/plan/ledger.h"
+#include "trainer/plan/memory.h"
+
+namespace osler {
+
+class ReduceMemory {
+ public:
+  // `store` is laid out, with the stage's slots present; `tied_slot`: the slot that both ends of a
+  // pipeline hold, or −1. All must outlive it.
+  ReduceMemory(const ParameterStore& store, const PlanLayout& layout, const PlanBatch& batch,
+               int64_t tied_slot, Ledger& ledger);
+  // The gradients of these slots are in for good.
+  void Done(const std::vector<int64_t>& slots);
+  void Finish();
+
+ private:
+  struct Bucket {
+    std::vector<int64_t> slots;
+    int64_t groups = 0;  // that pieces are summed over, one after the other
+    int64_t next = 0;
+    int64_t scattered = 0, joined = 0;  // bytes: copies of what is scattered, and of its pieces
+    bool holds_joined = false;
+  };
+  int64_t GroupsOf(int64_t slot) const;
+  void MakeBuckets();
+  void SizeCopies(Bucket& bucket) const;
+  bool Complete(const Bucket& bucket) const;
+  void Launch(Bucket& bucket);
+  bool Advance(Bucket& bucket);
+  void StartSum(Bucket& bucket);
+
+  const ParameterStore& store_;
+  const PlanLayout& layout_;
+  const int64_t tied_slot_, gradient_bytes_, sent_bytes_;  // of an element
+  Ledger& ledger_;
+  std::vector<Bucket> buckets_;
+  size_t launched_ = 0;
+  std::vector<bool> done_;
+};
+
+}  // namespace osler
