@@ -58,22 +58,23 @@ bool IsFaster(const RankedLayout& a, const RankedLayout& b) {
 
 }  // namespace
 
-absl::StatusOr<LayoutSearch> SearchLayouts(const PlanModel& model, const PlanBatch& batch,
-                                           const PlanFlops& flops, const PlanHardware& hardware,
-                                           int ranks, int64_t memory) {
+absl::StatusOr<LayoutSearch> SearchLayouts(PlanSpace& space, const PlanFlops& flops,
+                                           const PlanHardware& hardware, int ranks,
+                                           int64_t memory) {
   std::vector<PlanLayout> layouts;
   ForEachMesh(ranks, [&](const MeshShape& mesh) {
-    const int64_t tokens = batch.step.micro_batch * batch.sequence_length;
+    const int64_t tokens = space.batch().step.micro_batch * space.batch().sequence_length;
     if (tokens / mesh.size(Axis::kContext) < kLeastTokens && mesh.size(Axis::kContext) > 1) return;
-    for (const PlanLayout& layout : VariantsOf(mesh, model.spec)) layouts.push_back(layout);
+    for (const PlanLayout& layout : VariantsOf(mesh, space.model().spec)) layouts.push_back(layout);
   });
   LayoutSearch search;
   for (const PlanLayout& layout : layouts) {
-    OSLER_ASSIGN_OR_RETURN(const auto rank_memory, PredictMemory(model, batch, layout));
+    OSLER_ASSIGN_OR_RETURN(const auto rank_memory,
+                           PredictMemory(space, layout, StageChoice::kWorst));
     RankedLayout one{layout, WorstRank(rank_memory).total(), {}};
     if (search.tried++ == 0 || one.memory < search.smallest.memory) search.smallest = one;
     if (one.memory > memory) continue;
-    OSLER_ASSIGN_OR_RETURN(one.time, EstimateStep(model, batch, layout, flops, hardware));
+    OSLER_ASSIGN_OR_RETURN(one.time, EstimateStep(space, layout, flops, hardware));
     search.fitting.push_back(one);
   }
   if (search.tried == 0) {

@@ -5,9 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
-#include <string>
 #include <string_view>
-#include <utility>
 
 namespace osler {
 
@@ -34,30 +32,36 @@ inline int64_t Total(const UseBytes& bytes) {
 
 class Ledger {
  public:
-  // What is at work, for the report: "layer.3 backward".
-  void SetPlace(std::string place) { place_ = std::move(place); }
+  // What is at work, a number of the caller's.
+  void SetPlace(int64_t place) { place_ = place; }
   void Add(Use use, int64_t bytes) {
     int64_t& live = live_[static_cast<size_t>(use)];
     live += bytes;
+    total_ += bytes;
     int64_t& most = most_[static_cast<size_t>(use)];
     if (live > most) most = live;
-    if (Total(live_) <= Total(peak_)) return;
+    if (total_ <= peak_total_) return;
+    peak_total_ = total_;
     peak_ = live_;
     peak_place_ = place_;
   }
-  void Remove(Use use, int64_t bytes) { live_[static_cast<size_t>(use)] -= bytes; }
+  void Remove(Use use, int64_t bytes) {
+    live_[static_cast<size_t>(use)] -= bytes;
+    total_ -= bytes;
+  }
   void Pass(Use use, int64_t bytes) {  // added and removed again
     Add(use, bytes);
     Remove(use, bytes);
   }
   int64_t live(Use use) const { return live_[static_cast<size_t>(use)]; }
   const UseBytes& peak() const { return peak_; }  // by use, at the moment of the largest total
-  const std::string& peak_place() const { return peak_place_; }
+  int64_t peak_place() const { return peak_place_; }
   const UseBytes& most() const { return most_; }  // of each use by itself
 
  private:
   UseBytes live_{}, peak_{}, most_{};
-  std::string place_, peak_place_;
+  int64_t total_ = 0, peak_total_ = 0;
+  int64_t place_ = 0, peak_place_ = 0;
 };
 
 }  // namespace osler

@@ -20,7 +20,7 @@ namespace osler {
 
 // What a process of `osler train` has besides tensors, in private memory: libraries' data, threads,
 // work space of matrix products. Measured (docs/plan.md); code and mapped files are not in it.
-inline constexpr int64_t kProcessBytes = int64_t{84} << 20;
+inline constexpr int64_t kProcessBytes = int64_t{76} << 20;
 
 // Pieces that a collective receives and combines, the next while it combines one.
 inline constexpr int64_t kCollectiveScratch = int64_t{4} << 20;
@@ -72,10 +72,12 @@ struct RankMemory {
   int64_t total() const { return tensors() + kProcessBytes; }
 };
 
-// One a stage, in their order. Config error: CheckLayout.
-absl::StatusOr<std::vector<RankMemory>> PredictMemory(const PlanModel& model,
-                                                      const PlanBatch& batch,
-                                                      const PlanLayout& layout);
+class PlanSpace;
+// For the configured layout one a stage, in their order; to compare layouts, the stages that can
+// be the worst: the first of each number of blocks, and the last. Config error: CheckLayout.
+enum class StageChoice { kAll, kWorst };
+absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const PlanLayout& layout,
+                                                      StageChoice choice = StageChoice::kAll);
 // The one with the largest total.
 const RankMemory& WorstRank(const std::vector<RankMemory>& ranks);
 

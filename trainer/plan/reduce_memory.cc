@@ -5,32 +5,34 @@
 
 namespace osler {
 
-ReduceMemory::ReduceMemory(const ParameterStore& store, const PlanLayout& layout,
-                           const PlanBatch& batch, int64_t tied_slot, Ledger& ledger)
-    : store_(store),
+ReduceMemory::ReduceMemory(const SlotSizes& sizes, const std::vector<int64_t>& present,
+                           const PlanLayout& layout, const PlanBatch& batch, int64_t tied_slot,
+                           Ledger& ledger)
+    : sizes_(sizes),
       layout_(layout),
       tied_slot_(tied_slot),
       gradient_bytes_(batch.sum_bytes()),
       sent_bytes_(batch.step.reduction == ReductionType::kBf16 ? 2 : batch.sum_bytes()),
       ledger_(ledger),
-      done_(store.slots().size()) {
-  MakeBuckets();
+      done_(sizes.pieces.size()) {
+  MakeBuckets(present);
 }
 
 int64_t ReduceMemory::GroupsOf(int64_t slot) const {
-  int64_t groups = store_.slot(slot).slice.copies > 1 ? 1 : 0;
+  int64_t groups = sizes_.copies[static_cast<size_t>(slot)] > 1 ? 1 : 0;
   if (slot == tied_slot_) ++groups;
   for (const Axis axis : {Axis::kContext, Axis::kData}) groups += layout_.mesh.size(axis) > 1;
   return groups;
 }
 
-void ReduceMemory::MakeBuckets() {
+void ReduceMemory::MakeBuckets(const std::vector<int64_t>& present) {
   std::map<std::pair<int, bool>, std::pair<Bucket, int64_t>> open;  // by groups; with its bytes
-  for (size_t i = store_.slots().size(); i-- > 0;) {
-    const auto slot = static_cast<int64_t>(i);
-    if (!store_.slot(slot).trainable || !store_.slot(slot).present) continue;
-    auto& [bucket, bytes] = open[{store_.slot(slot).slice.copies, slot == tied_slot_}];
-    const int64_t size = store_.PieceCount(slot) * store_.layout().shard_size * sent_bytes_;
+  for (size_t i = present.size(); i-- > 0;) {
+    const int64_t slot = present[i];
+    const auto at = static_cast<size_t>(slot);
+    if (!sizes_.trained[at]) continue;
+    auto& [bucket, bytes] = open[{sizes_.copies[at], slot == tied_slot_}];
+    const int64_t size = sizes_.flat(slot) * sent_bytes_;
     if (bytes + size > ReduceOptions().bucket_bytes && !bucket.slots.empty()) {
       buckets_.push_back(std::exchange(bucket, {}));
       bytes = 0;
@@ -49,9 +51,9 @@ void ReduceMemory::MakeBuckets() {
 void ReduceMemory::SizeCopies(Bucket& bucket) const {
   const bool narrow = sent_bytes_ != gradient_bytes_;
   int64_t pieces = 0;
-  for (const int64_t slot : bucket.slots) pieces += store_.PieceCount(slot) * sent_bytes_;
-  const bool scatters = store_.layout().shard_size > 1 && !store_.cuts_gradients();
-  if (scatters && narrow) bucket.scattered = pieces * store_.layout().shard_size;
+  for (const int64_t slot : bucket.slots)
+    pieces += sizes_.pieces[static_cast<size_t>(slot)] * sent_bytes_;
+  if (scatters() && narrow) bucket.scattered = pieces * sizes_.shard;
   if (bucket.groups > 0 && (narrow || bucket.slots.size() > 1)) bucket.joined = pieces;
 }
 
@@ -72,8 +74,7 @@ void ReduceMemory::Done(const std::vector<int64_t>& slots) {
 }
 
 void ReduceMemory::Launch(Bucket& bucket) {
-  const bool scatters = store_.layout().shard_size > 1 && !store_.cuts_gradients();
-  if (scatters) {
+  if (scatters()) {
     ledger_.Add(Use::kReduction, bucket.scattered);
   } else if (bucket.groups > 0) {
     StartSum(bucket);

@@ -6,18 +6,18 @@
 #include <map>
 #include <vector>
 
-#include "model/parameter_store.h"
 #include "trainer/plan/ledger.h"
 #include "trainer/plan/memory.h"
+#include "trainer/plan/space.h"
 
 namespace osler {
 
 class ReduceMemory {
  public:
-  // `store` is laid out, with the stage's slots present; `tied_slot`: the slot that both ends of a
-  // pipeline hold, or −1. All must outlive it.
-  ReduceMemory(const ParameterStore& store, const PlanLayout& layout, const PlanBatch& batch,
-               int64_t tied_slot, Ledger& ledger);
+  // `present`: the slots of the stage, ascending; `tied_slot`: the one that both ends of a pipeline
+  // hold, or −1. All must outlive it.
+  ReduceMemory(const SlotSizes& sizes, const std::vector<int64_t>& present,
+               const PlanLayout& layout, const PlanBatch& batch, int64_t tied_slot, Ledger& ledger);
   // The gradients of these slots are in for good.
   void Done(const std::vector<int64_t>& slots);
   void Finish();
@@ -31,14 +31,15 @@ class ReduceMemory {
     bool holds_joined = false;
   };
   int64_t GroupsOf(int64_t slot) const;
-  void MakeBuckets();
+  void MakeBuckets(const std::vector<int64_t>& present);
+  bool scatters() const { return sizes_.shard > 1 && !sizes_.cuts_gradients; }
   void SizeCopies(Bucket& bucket) const;
   bool Complete(const Bucket& bucket) const;
   void Launch(Bucket& bucket);
   bool Advance(Bucket& bucket);
   void StartSum(Bucket& bucket);
 
-  const ParameterStore& store_;
+  const SlotSizes& sizes_;
   const PlanLayout& layout_;
   const int64_t tied_slot_, gradient_bytes_, sent_bytes_;  // of an element
   Ledger& ledger_;

@@ -35,10 +35,10 @@ class StageTime {
     rows_ = static_cast<double>(RowsFor(own, Size(Axis::kTensor)));
   }
 
-  StepTime Compute(const ParameterStore& store) const {
+  StepTime Compute(const SlotSizes& slots, const std::vector<int64_t>& present) const {
     StepTime time;
     time.compute_s = passes_ * MicroBatchFlops() / (hardware_.peak_flops * hardware_.mfu);
-    CountReductions(store, time);
+    CountReductions(slots, present, time);
     CountExchanges(time);
     for (const Axis axis : {Axis::kTensor, Axis::kContext, Axis::kPipeline})
       time.exchange_s += Seconds(time, axis);
@@ -80,12 +80,12 @@ class StageTime {
 
   // docs/parallelism.md, "Bytes sent", of one of n ranks: an all-reduce of b bytes sends 2 b (n −
   // 1) / n, an all-gather or reduce-scatter of a whole of b bytes b (n − 1) / n.
-  void CountReductions(const ParameterStore& store, StepTime& time) const {
+  void CountReductions(const SlotSizes& slots, const std::vector<int64_t>& present,
+                       StepTime& time) const {
     double pieces = 0;
-    for (size_t i = 0; i < store.slots().size(); ++i) {
-      const ParameterSlot& slot = store.slots()[i];
-      if (slot.present && slot.trainable)
-        pieces += static_cast<double>(store.PieceCount(static_cast<int64_t>(i)));
+    for (const int64_t slot : present) {
+      const auto at = static_cast<size_t>(slot);
+      if (slots.trained[at]) pieces += static_cast<double>(slots.pieces[at]);
     }
     const bool narrow = batch_.step.reduction == ReductionType::kBf16;
     const double sent = pieces * static_cast<double>(narrow ? 2 : batch_.sum_bytes());
@@ -148,17 +148,16 @@ class StageTime {
 
 }  // namespace
 
-absl::StatusOr<StepTime> EstimateStep(const PlanModel& model, const PlanBatch& batch,
-                                      const PlanLayout& layout, const PlanFlops& flops,
-                                      const PlanHardware& hardware) {
+absl::StatusOr<StepTime> EstimateStep(PlanSpace& space, const PlanLayout& layout,
+                                      const PlanFlops& flops, const PlanHardware& hardware) {
+  OSLER_RETURN_IF_ERROR(space.Check(layout));
+  OSLER_ASSIGN_OR_RETURN(const SlotSizes* slots, space.Slots(layout));
+  const StageSlots& stages = space.Stages(layout);
   StepTime slowest;
   for (int stage = 0; stage < layout.mesh.size(Axis::kPipeline); ++stage) {
-    ParameterStore store = model.store;
-    OSLER_ASSIGN_OR_RETURN(
-        const StagePlan stages,
-        PlaceModel(model.spec, model.model, layout.mesh, {.pipeline = stage}, layout.place, store));
     const StepTime time =
-        StageTime(model, batch, layout, flops, hardware, stages, stage).Compute(store);
+        StageTime(space.model(), space.batch(), layout, flops, hardware, stages.plan, stage)
+            .Compute(*slots, stages.slots[static_cast<size_t>(stage)]);
     if (time.total_s() > slowest.total_s()) slowest = time;
   }
   return slowest;

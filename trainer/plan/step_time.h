@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "trainer/plan/compute.h"
-#include "trainer/plan/memory.h"
+#include "trainer/plan/space.h"
 
 namespace osler {
 
@@ -32,8 +32,7 @@ struct StepTime {
 };
 
 // Config error: CheckLayout.
-absl::StatusOr<StepTime> EstimateStep(const PlanModel& model, const PlanBatch& batch,
-                                      const PlanLayout& layout, const PlanFlops& flops,
-                                      const PlanHardware& hardware);
+absl::StatusOr<StepTime> EstimateStep(PlanSpace& space, const PlanLayout& layout,
+                                      const PlanFlops& flops, const PlanHardware& hardware);
 
 }  // namespace osler

@@ -23,22 +23,24 @@ int64_t TiedSlot(const WalkMemoryParts& parts) {
 
 }  // namespace
 
-WalkMemory::WalkMemory(const WalkMemoryParts& parts, int stage, Ledger& ledger)
+WalkMemory::WalkMemory(const WalkMemoryParts& parts, int stage, const std::vector<int64_t>& present,
+                       Ledger& ledger)
     : parts_(parts),
       stage_(stage),
       ledger_(ledger),
       actions_(PipelineSchedule(parts.stages.shape, parts.micro_batches, stage)),
       head_slots_{parts.model.head_slot},
       blocks_(static_cast<int64_t>(parts.model.blocks.size())),
-      reduce_(parts.store, parts.layout, parts.batch, TiedSlot(parts), ledger) {
+      reduce_(parts.slots, present, parts.layout, parts.batch, TiedSlot(parts), ledger) {
   const auto trains = [&](const auto& block) {
     const auto& slots = block->slots();
-    return std::any_of(slots.begin(), slots.end(),
-                       [&](int64_t slot) { return parts.store.slot(slot).trainable; });
+    return std::any_of(slots.begin(), slots.end(), [&](int64_t slot) {
+      return parts.slots.trained[static_cast<size_t>(slot)];
+    });
   };
   const auto& blocks = parts.model.blocks;
   lowest_ = std::find_if(blocks.begin(), blocks.end(), trains) - blocks.begin();
-  boundary_ = parts.blocks.back().output;
+  boundary_ = parts.sizes.blocks.back().output;
   ListVisits();
   for (const Visit& visit : visits_) {
     if (visit.block < blocks_ && Contains(SlotsOf(visit), parts.model.head_slot))
@@ -74,18 +76,25 @@ const std::vector<int64_t>& WalkMemory::SlotsOf(const Visit& visit) const {
 // Of whole, padded slices.
 int64_t WalkMemory::FlatBytes(const std::vector<int64_t>& slots, int64_t element) const {
   int64_t bytes = 0;
-  for (const int64_t slot : slots)
-    bytes += parts_.store.PieceCount(slot) * parts_.store.layout().shard_size * element;
+  for (const int64_t slot : slots) bytes += parts_.slots.flat(slot) * element;
   return bytes;
+}
+
+std::string WalkMemory::NameOf(int64_t place) const {
+  switch (place) {
+    case kReduction: return "reduction";
+    case kNorm: return "gradient norm";
+    case kCheckpoint: return "checkpoint";
+  }
+  if (place / 2 == blocks_) return "head";
+  return absl::StrCat(parts_.model.blocks[static_cast<size_t>(place / 2)]->name(),
+                      place % 2 == 0 ? " forward" : " backward");
 }
 
 void WalkMemory::Enter() {
   const Visit& visit = visits_[visit_++];
-  ledger_.SetPlace(visit.block == blocks_
-                       ? "head"
-                       : absl::StrCat(parts_.model.blocks[static_cast<size_t>(visit.block)]->name(),
-                                      visit.kind == Kind::kForward ? " forward" : " backward"));
-  if (!parts_.store.cuts_parameters()) return;
+  ledger_.SetPlace(2 * visit.block + (visit.kind == Kind::kForward ? 0 : 1));
+  if (!parts_.slots.cuts_parameters) return;
   std::set<int64_t> slots(SlotsOf(visit).begin(), SlotsOf(visit).end());
   if (visit_ < visits_.size())
     slots.insert(SlotsOf(visits_[visit_]).begin(), SlotsOf(visits_[visit_]).end());
@@ -97,7 +106,7 @@ void WalkMemory::Enter() {
 WalkMemory::InFlight& WalkMemory::FlightOf(int64_t micro_batch) {
   const auto [flight, fresh] = in_flight_.try_emplace(micro_batch);
   if (fresh) {
-    ledger_.Add(Use::kInputs, parts_.input_bytes);
+    ledger_.Add(Use::kInputs, parts_.sizes.input_bytes);
     flight->second.actions_left = int64_t{2} * parts_.stages.shape.chunks;
   }
   return flight->second;
@@ -129,11 +138,11 @@ void WalkMemory::Run() {
     action.kind == Kind::kForward ? Forward(action) : Backward(action);
     const auto flight = in_flight_.find(action.micro_batch);
     if (--flight->second.actions_left > 0) continue;
-    ledger_.Remove(Use::kInputs, parts_.input_bytes);
+    ledger_.Remove(Use::kInputs, parts_.sizes.input_bytes);
     in_flight_.erase(flight);
   }
   Send(0);
-  ledger_.SetPlace("reduction");
+  ledger_.SetPlace(kReduction);
   ledger_.Remove(Use::kGathered, ledger_.live(Use::kGathered));
   ledger_.Remove(Use::kReduction, scattering_);
   reduce_.Finish();
@@ -171,8 +180,8 @@ void WalkMemory::ForwardBlock(int64_t block, InFlight& flight, Flow& x) {
 void WalkMemory::Head(int64_t micro_batch) {
   Enter();
   const int64_t slot = parts_.model.head_slot;
-  if (parts_.store.slot(slot).trainable) Accumulate(slot);
-  ledger_.Pass(Use::kLogits, parts_.head_bytes);
+  if (parts_.slots.trained[static_cast<size_t>(slot)]) Accumulate(slot);
+  ledger_.Pass(Use::kLogits, parts_.sizes.head_bytes);
   ledger_.Add(Use::kBlock, boundary_);  // the gradient that goes back
   if (!block_holds_head_) BlockDone(head_slots_, micro_batch);
 }
@@ -206,7 +215,7 @@ void WalkMemory::BackwardBlock(int64_t block, InFlight& flight) {
 
 // A whole sum that lives from now to its scatter.
 void WalkMemory::Accumulate(int64_t slot) {
-  if (!parts_.store.cuts_gradients() || accumulators_.contains(slot)) return;
+  if (!parts_.slots.cuts_gradients || accumulators_.contains(slot)) return;
   accumulators_[slot] = FlatBytes({slot}, parts_.batch.sum_bytes());
   ledger_.Add(Use::kReduction, accumulators_[slot]);
 }
@@ -214,9 +223,9 @@ void WalkMemory::Accumulate(int64_t slot) {
 void WalkMemory::BlockDone(const std::vector<int64_t>& slots, int64_t micro_batch) {
   std::vector<int64_t> reduced;
   for (const int64_t slot : slots) {
-    if (parts_.store.slot(slot).trainable) reduced.push_back(slot);
+    if (parts_.slots.trained[static_cast<size_t>(slot)]) reduced.push_back(slot);
   }
-  if (parts_.store.cuts_gradients()) {
+  if (parts_.slots.cuts_gradients) {
     const bool embeds = Contains(parts_.model.blocks.front()->slots(), slots.front());
     if (embeds) Accumulate(slots.front());
     const int64_t values =

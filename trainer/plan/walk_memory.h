@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "trainer/pipeline_schedule.h"
@@ -11,28 +12,33 @@
 #include "trainer/plan/ledger.h"
 #include "trainer/plan/memory.h"
 #include "trainer/plan/reduce_memory.h"
+#include "trainer/plan/space.h"
 
 namespace osler {
 
 // What a walk is rehearsed with. All must outlive it.
 struct WalkMemoryParts {
   const Model& model;
-  const ParameterStore& store;  // laid out for a rank of the stage
+  const SlotSizes& slots;
   const StagePlan& stages;
-  const std::vector<BlockMemory>& blocks;  // of the whole model
+  const MicroBatchSizes& sizes;
   const PlanLayout& layout;
   const PlanBatch& batch;
-  int64_t input_bytes = 0;  // of a micro-batch's ids, positions, masks, tables
-  int64_t head_bytes = 0;   // made and freed while the head runs, with its gradient
   int64_t micro_batches = 1;
 };
 
 class WalkMemory {
  public:
-  WalkMemory(const WalkMemoryParts& parts, int stage, Ledger& ledger);
+  // Places of the ledger besides those of blocks.
+  static constexpr int64_t kReduction = -1, kNorm = -2, kCheckpoint = -3;
+
+  // `present`: the slots of the stage.
+  WalkMemory(const WalkMemoryParts& parts, int stage, const std::vector<int64_t>& present,
+             Ledger& ledger);
   void Run();
   // The activations that are kept of one micro-batch.
   int64_t kept() const { return most_kept_; }
+  std::string NameOf(int64_t place) const;  // "layer.3 backward"
 
  private:
   // The value that flows from block to block.
@@ -69,7 +75,7 @@ class WalkMemory {
   bool IsLastStage(const PipelineAction& action) const;
   bool recomputes() const { return parts_.layout.recompute == RecomputeMode::kFull; }
   const BlockMemory& Memory(int64_t block) const {
-    return parts_.blocks[static_cast<size_t>(block)];
+    return parts_.sizes.blocks[static_cast<size_t>(block)];
   }
   int64_t FlatBytes(const std::vector<int64_t>& slots, int64_t element) const;
 

@@ -16,7 +16,7 @@
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/tensor_memory.h"
 #include "trainer/parameter_groups.h"
-#include "trainer/plan/memory.h"
+#include "trainer/plan/space.h"
 #include "trainer/verify/layout.h"
 
 namespace osler {
@@ -122,7 +122,8 @@ TEST_P(MemoryTest, TensorsAreAsPredicted) {
   const PlanLayout layout = LayoutOf(*parsed);
   PlanBatch batch = PlanBatchOf(*config);
   batch.step.context_method = parsed->context_method;
-  const auto predicted = PredictMemory(*model, batch, layout);
+  PlanSpace space(*model, batch);
+  const auto predicted = PredictMemory(space, layout);
   ASSERT_THAT(predicted, IsOk());
 
   std::vector<int64_t> peaks(static_cast<size_t>(layout.ranks()));
