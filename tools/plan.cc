@@ -1,9 +1,9 @@
 // osler plan: memory, work and time of a run before it is launched. Reads no weight and no record.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,9 +11,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/errors.h"
-#include "base/log.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
@@ -23,6 +21,8 @@
 
 namespace osler {
 namespace {
+
+constexpr int kMostRanks = 65536;
 
 struct PlanFlags {
   std::string config, memory;
@@ -53,9 +53,14 @@ absl::StatusOr<int64_t> ParseMemory(const std::string& text) {
 
 // The configuration's own mesh. What it leaves open is what --gpus leaves of the ranks.
 absl::StatusOr<MeshShape> ConfiguredMesh(const config::Mesh& mesh, int gpus) {
-  const int64_t others = int64_t{mesh.pipeline()} * mesh.shard() * mesh.context() * mesh.tensor();
-  const int64_t ranks = gpus > 0 && gpus % others == 0 ? gpus : others;
-  if (ranks > std::numeric_limits<int>::max()) return MeshShapeOf(mesh, 1);
+  int64_t ranks = 1;
+  for (const int64_t size :
+       {mesh.pipeline(), mesh.shard(), mesh.context(), mesh.tensor(), mesh.data()}) {
+    ranks *= std::max<int64_t>(size, 1);
+    if (ranks > kMostRanks)
+      return ConfigError(absl::StrCat("the mesh has more than ", kMostRanks, " ranks"));
+  }
+  if (!mesh.has_data() && gpus > 0 && gpus % ranks == 0) ranks = gpus;
   return MeshShapeOf(mesh, static_cast<int>(ranks));
 }
 
@@ -159,7 +164,7 @@ void AddPlanCommand(CLI::App& app, Fs& fs, Action& action) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--gpus", flags->gpus, "ranks to lay the run out on")
-      ->check(CLI::Range(1, 65536));
+      ->check(CLI::Range(1, kMostRanks));
   command->add_option("--memory", flags->memory, "of a rank: 80GiB");
   AddAssumptions(*command, *flags);
   command->callback(

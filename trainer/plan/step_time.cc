@@ -39,13 +39,17 @@ class StageTime {
     StepTime time;
     time.compute_s = passes_ * MicroBatchFlops() / (hardware_.peak_flops * hardware_.mfu);
     CountReductions(slots, present, time);
+    // Gradients are summed along the context axis as along data.
+    const double context_sums = Seconds(time, Axis::kContext);
     CountExchanges(time);
+    time.exchange_s = -context_sums;
     for (const Axis axis : {Axis::kTensor, Axis::kContext, Axis::kPipeline})
       time.exchange_s += Seconds(time, axis);
     const double waits =
         static_cast<double>(Size(Axis::kPipeline) - 1) / static_cast<double>(layout_.place.chunks);
     time.bubble_s = (time.compute_s + time.exchange_s) * waits / passes_;
-    const double reduction = Seconds(time, Axis::kData) + Seconds(time, Axis::kShard);
+    const double reduction =
+        Seconds(time, Axis::kData) + Seconds(time, Axis::kShard) + context_sums;
     time.reduce_s =
         std::max(reduction * (1 - hardware_.hidden), reduction - time.compute_s - time.exchange_s);
     return time;
@@ -93,7 +97,6 @@ class StageTime {
     const double data = SizeOf(Axis::kData), shard = SizeOf(Axis::kShard);
     const double context = SizeOf(Axis::kContext);
     time.bytes[static_cast<size_t>(Axis::kData)] += 2 * sent * (data - 1) / data;
-    // Summed along with the data axis; counted where it is sent.
     time.bytes[static_cast<size_t>(Axis::kContext)] += 2 * sent * (context - 1) / context;
     double& bytes = time.bytes[static_cast<size_t>(Axis::kShard)];
     switch (layout_.place.zero) {
