@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,8 +35,8 @@ struct PlanFlags {
 };
 
 // "80GiB"; empty: no limit.
-absl::StatusOr<int64_t> ParseMemory(const std::string& text) {
-  if (text.empty()) return std::numeric_limits<int64_t>::max();
+absl::StatusOr<std::optional<int64_t>> ParseMemory(const std::string& text) {
+  if (text.empty()) return std::nullopt;
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
   const std::string unit = text.substr(digits);
   constexpr std::pair<std::string_view, double> kUnits[] = {
@@ -97,8 +98,10 @@ absl::StatusOr<PlanReport> MakeReport(Fs& fs, const config::Train& config, const
   report.checkpoint = PlanCheckpoints(model, report.batch, report.layout.ranks(), flags.checkpoint);
   if (flags.gpus == 0 && flags.memory.empty()) return report;
   const int ranks = flags.gpus > 0 ? flags.gpus : report.layout.ranks();
-  OSLER_ASSIGN_OR_RETURN(report.search, SearchLayouts(space, report.flops, flags.hardware, ranks,
-                                                      report.memory_limit));
+  OSLER_ASSIGN_OR_RETURN(
+      report.search,
+      SearchLayouts(space, report.flops, flags.hardware, ranks,
+                    report.memory_limit.value_or(std::numeric_limits<int64_t>::max())));
   return report;
 }
 
@@ -107,7 +110,7 @@ absl::Status WhetherAnyFits(const PlanReport& report) {
   const RankedLayout& smallest = report.search->smallest;
   return ConfigError(absl::StrCat(
       "no layout of ", smallest.layout.ranks(), " ranks fits in ",
-      BytesText(static_cast<double>(report.memory_limit)), ": the smallest, ",
+      BytesText(static_cast<double>(*report.memory_limit)), ": the smallest, ",
       NameOf(smallest.layout), ", needs ", BytesText(static_cast<double>(smallest.memory)),
       "; take more ranks (--gpus), or lower data.sequence_length or train.micro_batch, set "
       "train.mlp_chunk_tokens or train.precision bf16, or train fewer parameters "

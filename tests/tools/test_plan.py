@@ -105,6 +105,13 @@ def test_layouts_that_fit_are_ranked(large):
     assert max(line["total"] for line in of_kind(again, "memory") if line["configured"]) == best["memory"]
 
 
+def test_without_a_limit_every_layout_fits(large):
+    done, lines = plan(large, "--gpus", 4)
+    [search] = of_kind(lines, "search")
+    assert search["memory_limit"] is None and search["too_large"] == 0 and search["fit"] == search["tried"] > 10
+    assert "layouts of 4 ranks:" in done.stderr
+
+
 def test_slower_links_and_slower_disks_count(large):
     flags = ["--set", "mesh.shard=8", "--set", "mesh.zero=3"]
     [fast], [slow] = (of_kind(plan(large, *flags, "--node-gbps", rate)[1], "step") for rate in (300, 3))

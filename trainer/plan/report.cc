@@ -79,10 +79,13 @@ std::string CheckpointText(const PlanReport& report) {
 
 std::string SearchText(const PlanReport& report) {
   const LayoutSearch& search = *report.search;
-  std::string text = fmt::format("layouts of {} ranks with {} each: {} fit, {} do not\n",
-                                 search.smallest.layout.ranks(),
-                                 BytesText(static_cast<double>(report.memory_limit)),
-                                 search.fitting.size(), search.too_large());
+  const std::string limit =
+      report.memory_limit
+          ? " with " + BytesText(static_cast<double>(*report.memory_limit)) + " each"
+          : "";
+  std::string text =
+      fmt::format("layouts of {} ranks{}: {} fit, {} do not\n", search.smallest.layout.ranks(),
+                  limit, search.fitting.size(), search.too_large());
   if (search.fitting.empty()) return text;
   text += fmt::format("{:<52} {:>10} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7}\n", "layout", "memory",
                       "step", "tokens/s", "work", "bubble", "exch.", "reduce");

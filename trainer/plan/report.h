@@ -25,7 +25,7 @@ struct PlanReport {
   StepTime time;
   CheckpointPlan checkpoint;
   std::optional<LayoutSearch> search;
-  int64_t memory_limit = 0;  // of the search
+  std::optional<int64_t> memory_limit;  // of the search: bytes of a rank
 
   const std::vector<RankMemory>& configured() const {
     return layout.recompute == RecomputeMode::kFull ? recomputing : keeping;

@@ -117,13 +117,15 @@ std::string PlanJson(const PlanReport& report) {
   add(CheckpointJson(report));
   if (!report.search.has_value()) return lines;
   const LayoutSearch& search = *report.search;
-  add({{"kind", "search"},
-       {"memory_limit", report.memory_limit},
-       {"tried", search.tried},
-       {"fit", search.fitting.size()},
-       {"too_large", search.too_large()},
-       {"smallest", LayoutJson(search.smallest.layout)},
-       {"smallest_memory", search.smallest.memory}});
+  Json found{{"kind", "search"},
+             {"memory_limit", nullptr},
+             {"tried", search.tried},
+             {"fit", search.fitting.size()},
+             {"too_large", search.too_large()},
+             {"smallest", LayoutJson(search.smallest.layout)},
+             {"smallest_memory", search.smallest.memory}};
+  if (report.memory_limit) found["memory_limit"] = *report.memory_limit;
+  add(found);
   for (size_t i = 0; i < std::min(kShownLayouts, search.fitting.size()); ++i) {
     const RankedLayout& one = search.fitting[i];
     Json line{{"kind", "layout"}, {"place", i + 1}, {"memory", one.memory}};
