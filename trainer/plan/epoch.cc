@@ -10,6 +10,7 @@
 #include "data/lengths.h"
 #include "data/plan.h"
 #include "data/shard.h"
+#include "data/shard_format.h"
 #include "trainer/run_layout.h"
 
 namespace osler {
@@ -35,19 +36,26 @@ absl::StatusOr<std::vector<Source>> OpenSources(Fs& fs, const config::Train& con
   return sources;
 }
 
+absl::Status NotMeasured(const ShardReader& shards) {
+  return absl::NotFoundError(absl::StrCat(
+      shards.directory(),
+      " has no token lengths for this model yet: `osler data build --model DIR` or the first "
+      "training measures them"));
+}
+
 absl::Status FindAllLengths(Fs& fs, const config::Train& config, const ModelSpec& spec,
                             std::vector<Source>& sources) {
+  // A large tokenizer takes most of a second: it is not read for nothing.
+  for (const Source& source : sources) {
+    if (!fs.IsDirectory(JoinPath(source.shards->directory(), kLengthsDirectory)))
+      return NotMeasured(*source.shards);
+  }
   OSLER_ASSIGN_OR_RETURN(
       const auto encoder,
       RecordEncoder::Create(fs, config.model().path(), EncoderOptionsOf(config, spec.vocab_size)));
   for (Source& source : sources) {
     std::optional<Lengths> lengths = FindLengths(fs, *source.shards, *encoder);
-    if (!lengths.has_value()) {
-      return absl::NotFoundError(absl::StrCat(
-          source.shards->directory(),
-          " has no token lengths for this model yet: `osler data build --model DIR` or the first "
-          "training measures them"));
-    }
+    if (!lengths.has_value()) return NotMeasured(*source.shards);
     source.lengths = *std::move(lengths);
   }
   return absl::OkStatus();

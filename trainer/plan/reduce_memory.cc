@@ -65,7 +65,8 @@ bool ReduceMemory::Complete(const Bucket& bucket) const {
 void ReduceMemory::Done(const std::vector<int64_t>& slots) {
   for (const int64_t slot : slots) done_[static_cast<size_t>(slot)] = true;
   while (launched_ < buckets_.size() && Complete(buckets_[launched_])) {
-    for (size_t i = 0; i < launched_; ++i) {
+    while (settled_ < launched_ && buckets_[settled_].settled()) ++settled_;
+    for (size_t i = settled_; i < launched_; ++i) {
       const bool has_more = buckets_[i].next < buckets_[i].groups;
       if (has_more || i + kBucketsInFlight <= launched_) Advance(buckets_[i]);
     }

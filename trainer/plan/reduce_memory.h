@@ -29,6 +29,7 @@ class ReduceMemory {
     int64_t next = 0;
     int64_t scattered = 0, joined = 0;  // bytes: copies of what is scattered, and of its pieces
     bool holds_joined = false;
+    bool settled() const { return scattered == 0 && next == groups && !holds_joined; }
   };
   int64_t GroupsOf(int64_t slot) const;
   void MakeBuckets(const std::vector<int64_t>& present);
@@ -44,7 +45,7 @@ class ReduceMemory {
   const int64_t tied_slot_, gradient_bytes_, sent_bytes_;  // of an element
   Ledger& ledger_;
   std::vector<Bucket> buckets_;
-  size_t launched_ = 0;
+  size_t launched_ = 0, settled_ = 0;  // buckets; of those launched, the first that need no more
   std::vector<bool> done_;
 };
 

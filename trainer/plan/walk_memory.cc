@@ -1,7 +1,6 @@
 #include "trainer/plan/walk_memory.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,10 +94,13 @@ void WalkMemory::Enter() {
   const Visit& visit = visits_[visit_++];
   ledger_.SetPlace(2 * visit.block + (visit.kind == Kind::kForward ? 0 : 1));
   if (!parts_.slots.cuts_parameters) return;
-  std::set<int64_t> slots(SlotsOf(visit).begin(), SlotsOf(visit).end());
-  if (visit_ < visits_.size())
-    slots.insert(SlotsOf(visits_[visit_]).begin(), SlotsOf(visits_[visit_]).end());
-  const int64_t bytes = FlatBytes({slots.begin(), slots.end()}, parts_.batch.element_bytes());
+  const int64_t element = parts_.batch.element_bytes();
+  int64_t bytes = FlatBytes(SlotsOf(visit), element);
+  if (visit_ < visits_.size()) {
+    for (const int64_t slot : SlotsOf(visits_[visit_])) {
+      if (!Contains(SlotsOf(visit), slot)) bytes += parts_.slots.flat(slot) * element;
+    }
+  }
   ledger_.Remove(Use::kGathered, ledger_.live(Use::kGathered));
   ledger_.Add(Use::kGathered, bytes);
 }
