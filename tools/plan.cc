@@ -146,6 +146,11 @@ void AddAssumptions(CLI::App& command, PlanFlags& flags) {
   add("--disk-gbps", flags.disk_gbps, "GB/s at which a checkpoint is written");
   add("--mtbf-hours", flags.checkpoint.mtbf_hours,
       "hours between two failures of one rank's machine; n ranks fail n times as often");
+  command
+      .add_option("--hidden", flags.hardware.hidden,
+                  "the share of reductions and gathers that work can hide")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command.add_option("--node-gpus", flags.hardware.node_ranks, "ranks in a node")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
