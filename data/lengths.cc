@@ -114,16 +114,34 @@ absl::Status WriteSidecar(Fs& fs, const std::string& path, const std::string& by
   return status;
 }
 
+std::string SidecarPath(const ShardReader& shards, const RecordEncoder& encoder) {
+  return JoinPath(JoinPath(shards.directory(), kLengthsDirectory), encoder.digest() + ".bin");
+}
+
+LengthsKey KeyOf(const ShardReader& shards, const RecordEncoder& encoder) {
+  return {shards.digest(), Sha256Hex(encoder.digest()), shards.size()};
+}
+
+absl::StatusOr<Lengths> ReadSidecar(Fs& fs, const std::string& path, const LengthsKey& key) {
+  OSLER_ASSIGN_OR_RETURN(const std::string bytes, fs.ReadFile(path));
+  return ParseLengths(bytes, key);
+}
+
 }  // namespace
+
+std::optional<Lengths> FindLengths(Fs& fs, const ShardReader& shards,
+                                   const RecordEncoder& encoder) {
+  absl::StatusOr<Lengths> lengths =
+      ReadSidecar(fs, SidecarPath(shards, encoder), KeyOf(shards, encoder));
+  return lengths.ok() ? std::optional(*std::move(lengths)) : std::nullopt;
+}
 
 absl::StatusOr<Lengths> EnsureLengths(Fs& fs, const ShardReader& shards,
                                       const RecordEncoder& encoder, int threads) {
-  const std::string path =
-      JoinPath(JoinPath(shards.directory(), kLengthsDirectory), encoder.digest() + ".bin");
-  const LengthsKey key{shards.digest(), Sha256Hex(encoder.digest()), shards.size()};
+  const std::string path = SidecarPath(shards, encoder);
+  const LengthsKey key = KeyOf(shards, encoder);
   if (fs.Exists(path)) {
-    absl::StatusOr<std::string> bytes = fs.ReadFile(path);
-    absl::StatusOr<Lengths> lengths = bytes.ok() ? ParseLengths(*bytes, key) : bytes.status();
+    absl::StatusOr<Lengths> lengths = ReadSidecar(fs, path, key);
     if (lengths.ok()) return lengths;
     LogWarning("{} cannot be used ({}): measuring the records again", path,
                std::string(lengths.status().message()));

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -30,5 +31,8 @@ using Lengths = std::vector<RecordLength>;
 // cannot be written is only a warning). Multithreaded by `threads`.
 absl::StatusOr<Lengths> EnsureLengths(Fs& fs, const ShardReader& shards,
                                       const RecordEncoder& encoder, int threads);
+
+// The sidecar's, or nullopt where there is none that fits.
+std::optional<Lengths> FindLengths(Fs& fs, const ShardReader& shards, const RecordEncoder& encoder);
 
 }  // namespace osler

@@ -22,6 +22,7 @@ void AddGenerateCommand(CLI::App& app, Fs& fs, Action& action);
 void AddExportCommand(CLI::App& app, Fs& fs, Action& action);
 void AddCheckpointCommand(CLI::App& app, Fs& fs, Action& action);  // inspect, verify
 void AddVerifyCommand(CLI::App& app, Fs& fs, Action& action);
+void AddPlanCommand(CLI::App& app, Fs& fs, Action& action);
 void AddDoctorCommand(CLI::App& app, Fs& fs, Action& action);
 
 }  // namespace osler

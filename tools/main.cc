@@ -45,6 +45,7 @@ int Main(int argc, char** argv) {
   AddGenerateCommand(app, *fs, action);
   AddExportCommand(app, *fs, action);
   AddCheckpointCommand(app, *fs, action);
+  AddPlanCommand(app, *fs, action);
   AddVerifyCommand(app, *fs, action);
   AddDoctorCommand(app, *fs, action);
   try {

@@ -9,7 +9,8 @@ namespace osler {
 // blocks' worth in a backward pass under ZeRO 3, where whole gradients come and go between pieces.
 enum class FreedMemory { kKept, kReturned };
 
-// Before anything large is allocated.
+// Before anything large is allocated. Does nothing where the environment already tells the C
+// library (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_).
 void SetFreedMemory(FreedMemory policy);
 
 }  // namespace osler

@@ -14,8 +14,6 @@
 namespace osler {
 namespace {
 
-constexpr size_t kInFlight = 3;  // buckets: each may hold a copy of its gradients
-
 // Whether `x` is dense values of `count` elements that nobody else can see.
 bool IsPrivate(const at::Tensor& x, int64_t count) {
   return x.is_contiguous() && x.numel() == count && x.storage_offset() == 0 && x.use_count() == 1 &&
@@ -179,7 +177,7 @@ void GradientReducer::LaunchComplete() {
   while (launched_ < buckets_.size() && Complete(buckets_[launched_])) {
     for (size_t i = 0; i < launched_; ++i) {
       const bool has_more = buckets_[i].next < buckets_[i].sums.size();
-      if (has_more || i + kInFlight <= launched_) Advance(buckets_[i]);
+      if (has_more || i + kBucketsInFlight <= launched_) Advance(buckets_[i]);
     }
     Launch(buckets_[launched_++]);
   }

@@ -30,6 +30,9 @@
 
 namespace osler {
 
+// So many buckets are reduced at once: each may hold a copy of its gradients.
+inline constexpr size_t kBucketsInFlight = 3;
+
 enum class ReductionType { kAccumulator, kBf16 };
 
 struct ReduceOptions {

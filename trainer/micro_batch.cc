@@ -62,11 +62,6 @@ std::vector<T> RowsOf(const std::vector<T>& values, const TokenRanges& ranges, i
   return result;
 }
 
-int64_t RowsFor(int64_t tokens, const MicroBatchLayout& layout) {
-  const int64_t step = kRowMultiple * (layout.tensor == nullptr ? 1 : layout.tensor->size());
-  return std::max<int64_t>(1, (tokens + step - 1) / step) * step;
-}
-
 ContextSplit SplitRun(const Model& model, const std::vector<MaskIntervals>& masks,
                       const PackedRun& run, int ranks) {
   std::vector<MaskedLayers> kinds;
@@ -79,6 +74,11 @@ ContextSplit SplitRun(const Model& model, const std::vector<MaskIntervals>& mask
 }
 
 }  // namespace
+
+int64_t RowsFor(int64_t tokens, int tensor_ranks) {
+  const int64_t step = kRowMultiple * tensor_ranks;
+  return std::max<int64_t>(1, (tokens + step - 1) / step) * step;
+}
 
 int64_t CountTargets(const Pack& pack) {
   int64_t count = 0;
@@ -94,7 +94,8 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
   const ContextSplit split = SplitRun(model, masks, run, ranks);
   const TokenRanges& own =
       split.ranges[ranks == 1 ? 0 : static_cast<size_t>(layout.context->rank())];
-  const int64_t rows = RowsFor(TokenCount(own), layout);
+  const int64_t rows =
+      RowsFor(TokenCount(own), layout.tensor == nullptr ? 1 : layout.tensor->size());
 
   MicroBatch batch;
   batch.inputs = model.PrepareRows(RowsOf(run.tokens, own, rows, int32_t{0}),

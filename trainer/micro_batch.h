@@ -38,6 +38,9 @@ struct MicroBatchLayout {
 MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
                           const MicroBatchLayout& layout = {});
 
+// The rows that so many tokens of a context rank are filled up to.
+int64_t RowsFor(int64_t tokens, int tensor_ranks);
+
 // The loss targets of a pack: labels at positions ≥ 1 of their document that are not kIgnore.
 int64_t CountTargets(const Pack& pack);
 

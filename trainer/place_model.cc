@@ -7,18 +7,26 @@ namespace osler {
 
 absl::StatusOr<StagePlan> PlaceModel(const ModelSpec& spec, const Model& model, const Mesh& mesh,
                                      const PlaceOptions& options, ParameterStore& store) {
-  OSLER_RETURN_IF_ERROR(CheckLayout(spec, mesh.shape(), options.chunks));
-  const PipelineShape shape{.stages = mesh.shape().size(Axis::kPipeline), .chunks = options.chunks};
+  const ModelCoordinates rank{.pipeline = mesh.coordinate(Axis::kPipeline),
+                              .shard = mesh.coordinate(Axis::kShard),
+                              .tensor = mesh.coordinate(Axis::kTensor)};
+  return PlaceModel(spec, model, mesh.shape(), rank, options, store);
+}
+
+absl::StatusOr<StagePlan> PlaceModel(const ModelSpec& spec, const Model& model,
+                                     const MeshShape& mesh, const ModelCoordinates& rank,
+                                     const PlaceOptions& options, ParameterStore& store) {
+  OSLER_RETURN_IF_ERROR(CheckLayout(spec, mesh, options.chunks));
+  const PipelineShape shape{.stages = mesh.size(Axis::kPipeline), .chunks = options.chunks};
   StagePlan plan = PlanStages(BlockCosts(model, store), HeadCost(model, store), shape);
-  const Communicator &tensor = mesh.comm(Axis::kTensor), &shard = mesh.comm(Axis::kShard);
   StoreLayout layout{.placements = spec.placements,
-                     .tensor_rank = tensor.rank(),
-                     .tensor_size = tensor.size(),
-                     .shard_rank = shard.rank(),
-                     .shard_size = shard.size(),
+                     .tensor_rank = rank.tensor,
+                     .tensor_size = mesh.size(Axis::kTensor),
+                     .shard_rank = rank.shard,
+                     .shard_size = mesh.size(Axis::kShard),
                      .zero = options.zero,
                      .stage = {}};
-  if (shape.stages > 1) layout.stage = SlotsOfStage(model, plan, mesh.comm(Axis::kPipeline).rank());
+  if (shape.stages > 1) layout.stage = SlotsOfStage(model, plan, rank.pipeline);
   store.LayOut(std::move(layout));
   return plan;
 }

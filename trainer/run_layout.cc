@@ -63,4 +63,41 @@ StepOptions StepOptionsOf(const config::Train& config) {
   return options;
 }
 
+at::ScalarType DtypeOf(config::Precision precision) {
+  switch (precision) {
+    case config::FP32: return at::kFloat;
+    case config::BF16: return at::kBFloat16;
+    case config::FP64: return at::kDouble;
+  }
+  return at::kFloat;
+}
+
+PlanOptions PlanOptionsOf(const config::Train& config) {
+  const config::Data& data = config.data();
+  PlanOptions options;
+  options.sequence_length = data.sequence_length();
+  options.seed = config.train().seed();
+  options.packing = data.packing() ? Packing::kOn : Packing::kOff;
+  options.order = data.shuffle() ? Order::kShuffled : Order::kFile;
+  switch (data.long_records()) {
+    case config::TRUNCATE: options.long_records = LongRecordPolicy::kTruncate; break;
+    case config::SPLIT: options.long_records = LongRecordPolicy::kSplit; break;
+    case config::DROP: options.long_records = LongRecordPolicy::kDrop; break;
+  }
+  return options;
+}
+
+EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size) {
+  const config::Data& data = config.data();
+  EncoderOptions options;
+  options.vocab_size = vocab_size;
+  switch (data.target()) {
+    case config::ASSISTANT: options.target = Target::kAssistant; break;
+    case config::LAST_TURN: options.target = Target::kLastTurn; break;
+    case config::ALL: options.target = Target::kAll; break;
+  }
+  options.chat_template = {data.template_(), data.template_date()};
+  return options;
+}
+
 }  // namespace osler

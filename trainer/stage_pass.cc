@@ -17,9 +17,6 @@ namespace {
 
 using Kind = PipelineAction::Kind;
 
-constexpr int64_t kChunkTokens =
-    512;  // of logits held at once; the kernel lowers it for large vocabularies
-
 // The number of blocks when none trains, or when nothing is to be trained.
 int64_t LowestTrainable(const Model& model, const ParameterStore& store, PassGoal goal) {
   const auto& blocks = model.blocks;
@@ -182,7 +179,7 @@ void StagePass::FinishForward(int64_t micro_batch, const at::Tensor& x) {
     const at::NoGradGuard no_grad;
     const at::Tensor log_probs = ParallelTargetLogProbs(
         flight.batch.inputs.tensor, x, parts_.store.slot(parts_.model.head_slot).local,
-        flight.batch.targets_T, kChunkTokens);
+        flight.batch.targets_T, kLossChunkTokens);
     loss = {-log_probs.to(at::kDouble).sum().item<double>(), flight.batch.target_tokens};
   }
   Leave();
@@ -194,7 +191,7 @@ LossSum StagePass::TrainHead(InFlight& flight, const at::Tensor& x) {
   const at::Tensor sum = head.trainable ? task_.gradients->Accumulator(slot) : at::Tensor();
   LinearCrossEntropyResult loss =
       ParallelLoss(flight.batch.inputs.tensor, x, head.local, flight.batch.targets_T, sum,
-                   {.chunk_tokens = kChunkTokens, .gradient_scale = task_.gradient_scale});
+                   {.chunk_tokens = kLossChunkTokens, .gradient_scale = task_.gradient_scale});
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
   return {loss.loss_sum, loss.count};

@@ -17,6 +17,9 @@
 
 namespace osler {
 
+// Of logits held at once; the kernel lowers it for large vocabularies.
+inline constexpr int64_t kLossChunkTokens = 512;
+
 enum class PassGoal { kHidden, kLoss, kGradients };
 
 struct PassTask {

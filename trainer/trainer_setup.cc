@@ -23,15 +23,6 @@ constexpr int kDataThreads = 2;  // reading and encoding keep far ahead of CPU t
 constexpr char kStateFile[] = "state.json";
 constexpr char kConfigFile[] = "config.resolved.yaml";
 
-at::ScalarType DtypeOf(config::Precision precision) {
-  switch (precision) {
-    case config::FP32: return at::kFloat;
-    case config::BF16: return at::kBFloat16;
-    case config::FP64: return at::kDouble;
-  }
-  return at::kFloat;
-}
-
 // The first rank runs `body` alone, then the others: what it writes (sidecars) is there for them.
 absl::Status FirstRankFirst(Communicator& world, absl::FunctionRef<absl::Status()> body) {
   absl::Status mine = world.rank() == 0 ? body() : absl::OkStatus();
@@ -70,34 +61,6 @@ int64_t BroadcastInt(Communicator& world, int64_t value) {
 }
 
 }  // namespace
-
-PlanOptions PlanOptionsOf(const config::Train& config) {
-  const config::Data& data = config.data();
-  PlanOptions options;
-  options.sequence_length = data.sequence_length();
-  options.seed = config.train().seed();
-  options.packing = data.packing() ? Packing::kOn : Packing::kOff;
-  options.order = data.shuffle() ? Order::kShuffled : Order::kFile;
-  switch (data.long_records()) {
-    case config::TRUNCATE: options.long_records = LongRecordPolicy::kTruncate; break;
-    case config::SPLIT: options.long_records = LongRecordPolicy::kSplit; break;
-    case config::DROP: options.long_records = LongRecordPolicy::kDrop; break;
-  }
-  return options;
-}
-
-EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size) {
-  const config::Data& data = config.data();
-  EncoderOptions options;
-  options.vocab_size = vocab_size;
-  switch (data.target()) {
-    case config::ASSISTANT: options.target = Target::kAssistant; break;
-    case config::LAST_TURN: options.target = Target::kLastTurn; break;
-    case config::ALL: options.target = Target::kAll; break;
-  }
-  options.chat_template = {data.template_(), data.template_date()};
-  return options;
-}
 
 absl::Status Trainer::State::OpenModelAndData() {
   const std::string& path = config.model().path();

@@ -100,7 +100,4 @@ struct Trainer::State {
   std::string validation_note;  // for the progress bar
 };
 
-PlanOptions PlanOptionsOf(const config::Train& config);
-EncoderOptions EncoderOptionsOf(const config::Train& config, int64_t vocab_size);
-
 }  // namespace osler
