@@ -8,7 +8,7 @@
 namespace osler {
 
 struct CheckpointAssumptions {
-  double disk_bytes = 1e9;    // a second, written by the first rank
+  double disk_bytes = 1e9;    // a second, of all ranks together
   double mtbf_hours = 50000;  // of one rank: between two failures that end a run
 };
 

@@ -19,11 +19,12 @@ enum class Use {
   kGathered,     // ZeRO 3: parameters of the block at work and of the next
   kReduction,    // gradients on their way to their sums
   kMessages,     // between pipeline stages, and scratch of collectives
+  kStaged,       // the copy that a checkpoint is written from
   kInputs,       // ids, positions, masks, RoPE tables of the micro-batches in flight
 };
-inline constexpr std::array<std::string_view, 10> kUseNames{
-    "parameters", "gradients", "optimizer", "activations", "block",
-    "logits",     "gathered",  "reduction", "messages",    "inputs"};
+inline constexpr std::array<std::string_view, 11> kUseNames{
+    "parameters", "gradients", "optimizer", "activations", "block", "logits",
+    "gathered",   "reduction", "messages",  "staged",      "inputs"};
 using UseBytes = std::array<int64_t, kUseNames.size()>;
 
 inline int64_t Total(const UseBytes& bytes) {

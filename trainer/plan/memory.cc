@@ -30,25 +30,45 @@ void AddState(const SlotSizes& slots, const std::vector<int64_t>& present, const
   }
 }
 
-// After the walk: the norm of each gradient is taken in fp64; a checkpoint's tensors are put
-// together one by one on the first rank.
-void AddAfterStep(const PlanModel& model, const SlotSizes& slots,
-                  const std::vector<int64_t>& present, const PlanBatch& batch,
-                  const PlanLayout& layout, int stage, Ledger& ledger) {
-  int64_t piece = 0, whole = 0;
+// The most that one of the ranks along data and context, which share the writing of their pieces,
+// copies for a checkpoint: as ShardedState deals them out.
+int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& present,
+                    const PlanBatch& batch, const PlanLayout& layout) {
+  const int ranks = layout.mesh.size(Axis::kData) * layout.mesh.size(Axis::kContext);
+  std::vector<int64_t> bytes(static_cast<size_t>(ranks));
+  const auto deal = [&](int64_t slot, int64_t width) {
+    *std::min_element(bytes.begin(), bytes.end()) +=
+        slots.pieces[static_cast<size_t>(slot)] * width;
+  };
+  for (const int64_t slot : present) deal(slot, batch.element_bytes());
+  const int tensors = batch.dtype == at::kBFloat16 ? 3 : 2;
+  for (const int64_t slot : present) {
+    if (!slots.trained[static_cast<size_t>(slot)]) continue;
+    for (int i = 0; i < tensors; ++i) deal(slot, batch.sum_bytes());
+  }
+  return *std::max_element(bytes.begin(), bytes.end());
+}
+
+// After the walk: the norm of each gradient is taken in fp64.
+void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
+                  const PlanBatch& batch, const PlanLayout& layout, Ledger& ledger) {
+  int64_t piece = 0;
   for (const int64_t slot : present) {
     if (slots.trained[static_cast<size_t>(slot)])
       piece = std::max(piece, slots.pieces[static_cast<size_t>(slot)]);
   }
-  for (size_t i = 0; i < model.store.slots().size(); ++i)
-    whole = std::max(whole, model.store.LocalCount(static_cast<int64_t>(i)));
   ledger.SetPlace(WalkMemory::kNorm);
   if (batch.sum_bytes() < 8) ledger.Pass(Use::kReduction, piece * 8);
-  const int parts = layout.mesh.size(Axis::kPipeline) * layout.mesh.size(Axis::kShard) *
-                    layout.mesh.size(Axis::kTensor);
-  if (parts == 1 || stage > 0) return;
+  if (batch.staged != StagedCopy::kAtTheEnd) return;
   ledger.SetPlace(WalkMemory::kCheckpoint);
-  ledger.Pass(Use::kMessages, whole * batch.sum_bytes() * 3 / 2);
+  ledger.Pass(Use::kStaged, StagedBytes(slots, present, batch, layout));
+}
+
+StagedCopy StagedCopyOf(const config::Train& config) {
+  const config::Checkpoint& checkpoint = config.checkpoint();
+  if (!checkpoint.async()) return StagedCopy::kNever;
+  const bool on_the_way = checkpoint.every_steps() > 0 || checkpoint.keep_best();
+  return on_the_way ? StagedCopy::kKept : StagedCopy::kAtTheEnd;
 }
 
 // An earlier stage keeps more micro-batches, so of stages with as many blocks the first is worst.
@@ -92,6 +112,7 @@ PlanBatch PlanBatchOf(const config::Train& config) {
   return {.dtype = DtypeOf(config.train().precision()),
           .sequence_length = config.data().sequence_length(),
           .global_batch = config.train().global_batch(),
+          .staged = StagedCopyOf(config),
           .step = StepOptionsOf(config)};
 }
 
@@ -117,10 +138,12 @@ absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const Pl
     const std::vector<int64_t>& present = stages.slots[static_cast<size_t>(stage)];
     Ledger ledger;
     AddState(*slots, present, batch, ledger);
+    if (batch.staged == StagedCopy::kKept)
+      ledger.Add(Use::kStaged, StagedBytes(*slots, present, batch, layout));
     if (layout.ranks() > 1) ledger.Add(Use::kMessages, kCollectiveScratch);
     WalkMemory walk(parts, stage, present, ledger);
     walk.Run();
-    AddAfterStep(space.model(), *slots, present, batch, layout, stage, ledger);
+    AddAfterStep(*slots, present, batch, layout, ledger);
     ranks.push_back({.stage = stage,
                      .peak = ledger.peak(),
                      .most = ledger.most(),

@@ -45,11 +45,16 @@ struct PlanLayout {
 };
 PlanLayout PlanLayoutOf(const config::Train& config, const MeshShape& mesh);
 
+// When a rank holds the copy that a checkpoint is written from (checkpoint.async): never, once the
+// steps are over, or from the first save on.
+enum class StagedCopy { kNever, kAtTheEnd, kKept };
+
 // What all layouts have in common.
 struct PlanBatch {
   at::ScalarType dtype = at::kFloat;
   int64_t sequence_length = 512;
   int64_t global_batch = 1;
+  StagedCopy staged = StagedCopy::kNever;
   StepOptions step;
 
   int64_t element_bytes() const { return static_cast<int64_t>(c10::elementSize(dtype)); }
