@@ -20,6 +20,17 @@ bool IsPrivate(const at::Tensor& x, int64_t count) {
          x.storage().use_count() == 1;
 }
 
+// In fp64, of a 1-D tensor: a part of it at a time, since the sum in fp64 copies what it sums.
+double SumOfSquares(const at::Tensor& x) {
+  double squares = 0;
+  for (int64_t begin = 0; begin < x.numel(); begin += kNormChunk) {
+    const at::Tensor part = x.narrow(0, begin, std::min(kNormChunk, x.numel() - begin));
+    const double norm = at::linalg_vector_norm(part, 2, {}, false, at::kDouble).item<double>();
+    squares += norm * norm;
+  }
+  return squares;
+}
+
 }  // namespace
 
 GradientReducer::GradientReducer(ParameterStore& store, Mesh& mesh, const ReduceOptions& options)
@@ -95,7 +106,7 @@ std::string_view GradientReducer::NameOf(const Bucket& bucket) const {
 void GradientReducer::Begin(int64_t micro_batches) {
   store_.ZeroGradients();
   micro_batches_ = micro_batches;
-  launched_ = 0;
+  launched_ = settled_ = 0;
   std::fill(done_.begin(), done_.end(), 0);
 }
 
@@ -175,9 +186,10 @@ bool GradientReducer::Complete(const Bucket& bucket) const {
 // be the same on all ranks. Those before have had the time of some blocks for what is under way.
 void GradientReducer::LaunchComplete() {
   while (launched_ < buckets_.size() && Complete(buckets_[launched_])) {
-    for (size_t i = 0; i < launched_; ++i) {
+    for (size_t i = settled_; i < launched_; ++i) {
       const bool has_more = buckets_[i].next < buckets_[i].sums.size();
-      if (has_more || i + kBucketsInFlight <= launched_) Advance(buckets_[i]);
+      if (!has_more && i + kBucketsInFlight > launched_) continue;
+      if (!Advance(buckets_[i]) && i == settled_) ++settled_;
     }
     Launch(buckets_[launched_++]);
   }
@@ -259,10 +271,7 @@ double GradientReducer::GlobalNorm() const {
     const bool other_copy = options_.tied_group != nullptr && slot == options_.tied_slot &&
                             options_.tied_group->rank() > 0;
     if (!Reduces(slot) || other_copy || tensor_rank % store_.slot(slot).slice.copies > 0) continue;
-    const double norm =
-        at::linalg_vector_norm(store_.slot(slot).gradient_piece, 2, {}, false, at::kDouble)
-            .item<double>();
-    squares += norm * norm;
+    squares += SumOfSquares(store_.slot(slot).gradient_piece);
   }
   const at::Tensor sum = at::full({1}, squares, at::kDouble);
   for (const Axis axis : {Axis::kShard, Axis::kTensor, Axis::kPipeline}) {

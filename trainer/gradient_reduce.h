@@ -32,6 +32,8 @@ namespace osler {
 
 // So many buckets are reduced at once: each may hold a copy of its gradients.
 inline constexpr size_t kBucketsInFlight = 3;
+// Elements whose squares are summed at once: in fp64, which copies them.
+inline constexpr int64_t kNormChunk = int64_t{1} << 20;
 
 enum class ReductionType { kAccumulator, kBf16 };
 
@@ -105,6 +107,7 @@ class GradientReducer {
   std::map<int, std::unique_ptr<Communicator>> copy_groups_;  // by the number of copies
   std::vector<Bucket> buckets_;  // launched in this order, the same on all ranks of every group
   size_t launched_ = 0;          // buckets of this step
+  size_t settled_ = 0;           // the first of them that have their sums
   int64_t micro_batches_ = 0;
   std::vector<int64_t> done_;      // by slot: micro-batches whose gradients are in
   std::vector<at::Tensor> whole_;  // by slot, flat: a micro-batch's sums where gradients are cut

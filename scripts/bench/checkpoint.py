@@ -39,6 +39,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import resource
 import shutil
 import statistics
@@ -219,7 +220,7 @@ class Watch:
                 self.steps.append((now - line["tokens"] / line["tokens_per_s"], now))
             self.offset = max(self.offset, whole)
         names = os.listdir(checkpoints) if checkpoints.exists() else []
-        temporary = [name for name in names if ".tmp-" in name and name.startswith("step-")]
+        temporary = [name for name in names if re.fullmatch(r"step-\d+\.tmp-\d+", name)]
         if temporary and (self.save is None or self.save["name"] != temporary[0]):
             self.end_save(now)
             step = int(temporary[0].split(".")[0].removeprefix("step-"))

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "trainer/gradient_reduce.h"
 #include "trainer/parameter_groups.h"
 #include "trainer/plan/space.h"
 #include "trainer/plan/walk_memory.h"
@@ -58,7 +59,7 @@ void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
       piece = std::max(piece, slots.pieces[static_cast<size_t>(slot)]);
   }
   ledger.SetPlace(WalkMemory::kNorm);
-  if (batch.sum_bytes() < 8) ledger.Pass(Use::kReduction, piece * 8);
+  if (batch.sum_bytes() < 8) ledger.Pass(Use::kReduction, std::min(piece, kNormChunk) * 8);
   if (batch.staged != StagedCopy::kAtTheEnd) return;
   ledger.SetPlace(WalkMemory::kCheckpoint);
   ledger.Pass(Use::kStaged, StagedBytes(slots, present, batch, layout));
