@@ -178,4 +178,4 @@ def test_metrics_line_is_there_before_its_checkpoint(world):
     run = tmp / "order"
     common.osler("train", "--config", config("order"), expect=None, OSLER_FAILPOINTS="rename@2=kill")
     lines = pathlib.Path(run / "log/metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["step"] == 2
+    assert [json.loads(line)["step"] for line in lines][:2] == [1, 2]  # training may be further by then
