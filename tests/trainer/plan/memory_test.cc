@@ -1,5 +1,6 @@
 // The predicted bytes of tensors against those that a step really makes, counted tensor by tensor
 // over thread ranks: every family, axis and option by itself and mixed.
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -79,6 +80,7 @@ Pack FullPack(int64_t number) {
 // One rank's step, as Trainer makes it.
 absl::Status Step(const config::Train& config, const PlanBatch& batch, const PlanLayout& layout,
                   Communicator& world, int64_t& peak, int& stage) {
+  at::set_num_threads(1);  // of whose scratch the prediction has one
   OSLER_ASSIGN_OR_RETURN(const ModelSpec spec,
                          ParseModelSpec(config.model().path(), "config.json"));
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(layout.mesh, world));
