@@ -31,9 +31,22 @@ void AddState(const SlotSizes& slots, const std::vector<int64_t>& present, const
   }
 }
 
+// The slots that a stage writes: a tied embedding is written by the first that has it.
+std::vector<int64_t> WrittenBy(size_t stage, const std::vector<std::vector<int64_t>>& slots) {
+  std::vector<int64_t> written;
+  for (const int64_t slot : slots[stage]) {
+    const bool earlier = std::any_of(
+        slots.begin(), slots.begin() + static_cast<int64_t>(stage), [&](const auto& other) {
+          return std::find(other.begin(), other.end(), slot) != other.end();
+        });
+    if (!earlier) written.push_back(slot);
+  }
+  return written;
+}
+
 // The most that one of the ranks along data and context, which share the writing of their pieces,
 // copies for a checkpoint: as ShardedState deals them out.
-int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& present,
+int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& written,
                     const PlanBatch& batch, const PlanLayout& layout) {
   const int ranks = layout.mesh.size(Axis::kData) * layout.mesh.size(Axis::kContext);
   std::vector<int64_t> bytes(static_cast<size_t>(ranks));
@@ -41,9 +54,9 @@ int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& present,
     *std::min_element(bytes.begin(), bytes.end()) +=
         slots.pieces[static_cast<size_t>(slot)] * width;
   };
-  for (const int64_t slot : present) deal(slot, batch.element_bytes());
+  for (const int64_t slot : written) deal(slot, batch.element_bytes());
   const int tensors = batch.dtype == at::kBFloat16 ? 3 : 2;
-  for (const int64_t slot : present) {
+  for (const int64_t slot : written) {
     if (!slots.trained[static_cast<size_t>(slot)]) continue;
     for (int i = 0; i < tensors; ++i) deal(slot, batch.sum_bytes());
   }
@@ -52,7 +65,7 @@ int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& present,
 
 // After the walk: the norm of each gradient is taken in fp64.
 void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
-                  const PlanBatch& batch, const PlanLayout& layout, Ledger& ledger) {
+                  const PlanBatch& batch, int64_t staged, Ledger& ledger) {
   int64_t piece = 0;
   for (const int64_t slot : present) {
     if (slots.trained[static_cast<size_t>(slot)])
@@ -62,7 +75,7 @@ void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
   if (batch.sum_bytes() < 8) ledger.Pass(Use::kReduction, std::min(piece, kNormChunk) * 8);
   if (batch.staged != StagedCopy::kAtTheEnd) return;
   ledger.SetPlace(WalkMemory::kCheckpoint);
-  ledger.Pass(Use::kStaged, StagedBytes(slots, present, batch, layout));
+  ledger.Pass(Use::kStaged, staged);
 }
 
 StagedCopy StagedCopyOf(const config::Train& config) {
@@ -139,12 +152,13 @@ absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const Pl
     const std::vector<int64_t>& present = stages.slots[static_cast<size_t>(stage)];
     Ledger ledger;
     AddState(*slots, present, batch, ledger);
-    if (batch.staged == StagedCopy::kKept)
-      ledger.Add(Use::kStaged, StagedBytes(*slots, present, batch, layout));
+    const int64_t staged =
+        StagedBytes(*slots, WrittenBy(static_cast<size_t>(stage), stages.slots), batch, layout);
+    if (batch.staged == StagedCopy::kKept) ledger.Add(Use::kStaged, staged);
     if (layout.ranks() > 1) ledger.Add(Use::kMessages, kCollectiveScratch);
     WalkMemory walk(parts, stage, present, ledger);
     walk.Run();
-    AddAfterStep(*slots, present, batch, layout, ledger);
+    AddAfterStep(*slots, present, batch, staged, ledger);
     ranks.push_back({.stage = stage,
                      .peak = ledger.peak(),
                      .most = ledger.most(),
