@@ -96,12 +96,12 @@ def main():
     interval_s = max(best_s, step_s)
     simulated = 1 / ((1 + blocked_s / interval_s) * (1 + (restart_s + interval_s / 2) / MTBF_S))
     result = {"seconds": args.seconds, "kill_every_s": args.kill_every, "steps_undisturbed": len(undisturbed),
-              "steps_killed": len(killed), "kills": len(restarts), "goodput": len(killed) / len(undisturbed),
+              "steps_killed": len(killed), "kills": len(restarts) - 1, "goodput": len(killed) / len(undisturbed),
               "step_s": step_s, "blocked_s": blocked_s, "restart_s": restart_s, "interval_s": interval_s,
               "goodput_mtbf_1h": simulated}
     (directory / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"  undisturbed for {args.seconds:.0f} s               {len(undisturbed)} steps of {step_s:.2f} s")
-    print(f"  killed every {args.kill_every:.0f} s, {len(restarts)} times       {len(killed)} steps, "
+    print(f"  killed every {args.kill_every:.0f} s, {len(restarts) - 1} times       {len(killed)} steps, "
           f"a checkpoint every {SAVE_EVERY}: goodput {100 * result['goodput']:.1f} %")
     print(f"  a save blocks, a restart takes      {1e3 * blocked_s:.0f} ms, {restart_s:.1f} s to its first step")
     print(f"  simulated, a failure an hour        {100 * simulated:.2f} % with a checkpoint every {interval_s:.0f} s")
