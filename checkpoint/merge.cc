@@ -49,12 +49,7 @@ absl::Status Merge(Fs& fs, CheckpointReader& reader, CheckpointStore& store,
     OSLER_ASSIGN_OR_RETURN(ManifestFile file, MergeGroup(fs, reader, group, temporary));
     files.push_back(std::move(file));
   }
-  std::map<std::string, std::string> texts;
-  for (size_t i = 0; i < reader.manifest().files.size(); ++i) {
-    if (reader.manifest().files[i].tensors >= 0) continue;
-    OSLER_ASSIGN_OR_RETURN(const std::string_view text, reader.Bytes(i));
-    texts[reader.manifest().files[i].name] = std::string(text);
-  }
+  OSLER_ASSIGN_OR_RETURN(const auto texts, reader.Texts());
   return store.Commit(temporary, step, std::move(files), texts);
 }
 

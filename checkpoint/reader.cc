@@ -189,6 +189,16 @@ absl::StatusOr<std::string_view> CheckpointReader::Bytes(size_t file) {
   return bytes;
 }
 
+absl::StatusOr<std::map<std::string, std::string>> CheckpointReader::Texts() {
+  std::map<std::string, std::string> texts;
+  for (size_t i = 0; i < files_.size(); ++i) {
+    if (manifest_.files[i].tensors >= 0) continue;
+    OSLER_ASSIGN_OR_RETURN(const std::string_view text, Bytes(i));
+    texts[manifest_.files[i].name] = std::string(text);
+  }
+  return texts;
+}
+
 absl::Status CheckpointReader::CheckOpened() {
   for (size_t i = 0; i < files_.size(); ++i) {
     if (files_[i].mapping != nullptr) OSLER_RETURN_IF_ERROR(Bytes(i).status());

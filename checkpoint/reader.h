@@ -54,6 +54,8 @@ class CheckpointReader {
 
   // Maps a file and verifies its size and checksum, once.
   absl::StatusOr<std::string_view> Bytes(size_t file);
+  // Every text file, verified, by name.
+  absl::StatusOr<std::map<std::string, std::string>> Texts();
   // Verifies every file whose header was read: an error of content may be damage.
   absl::Status CheckOpened();
   // Verifies the files that Read of this part would read.

@@ -106,17 +106,6 @@ absl::StatusOr<std::vector<Copy>> Match(const CheckpointState& state,
   return copies;
 }
 
-absl::StatusOr<std::map<std::string, std::string>> ReadTexts(CheckpointReader& reader) {
-  std::map<std::string, std::string> texts;
-  for (size_t i = 0; i < reader.manifest().files.size(); ++i) {
-    const ManifestFile& file = reader.manifest().files[i];
-    if (file.tensors >= 0) continue;
-    OSLER_ASSIGN_OR_RETURN(const std::string_view text, reader.Bytes(i));
-    texts[file.name] = std::string(text);
-  }
-  return texts;
-}
-
 absl::Status LoadFiles(Fs& fs, const std::string& directory, int64_t step, CheckpointState& state) {
   std::set<std::string> groups;
   for (const StateEntry& entry : state.tensors) groups.insert(entry.group);
@@ -127,7 +116,7 @@ absl::Status LoadFiles(Fs& fs, const std::string& directory, int64_t step, Check
     OSLER_RETURN_IF_ERROR(reader.CheckOpened());
     return copies.status();
   }
-  OSLER_ASSIGN_OR_RETURN(auto texts, ReadTexts(reader));
+  OSLER_ASSIGN_OR_RETURN(auto texts, reader.Texts());
   for (const Copy& copy : *copies) {
     OSLER_RETURN_IF_ERROR(reader.Check(*copy.from, PartOf(*copy.to)));
   }

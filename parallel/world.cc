@@ -1,11 +1,8 @@
 #include "parallel/world.h"
 
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +14,7 @@
 #include "base/torch_status.h"
 #include "parallel/message_communicator.h"
 #include "parallel/mpi/mpi_communicator.h"
+#include "parallel/small_values.h"
 #include "parallel/tcp/agent_store.h"
 #include "parallel/tcp/frame.h"
 #include "parallel/tcp/full_mesh.h"
@@ -81,20 +79,6 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> Accept(const Invitation& invitatio
   return ControlPlane::Join(seat, endpoints);
 }
 
-// Text of rank 0 on every rank.
-std::string BroadcastText(Communicator& comm, const std::string& text) {
-  at::Tensor length = at::zeros({1}, at::kLong);
-  auto* count = length.mutable_data_ptr<int64_t>();
-  if (comm.rank() == 0) *count = static_cast<int64_t>(text.size());
-  comm.Broadcast(length, 0).Wait();
-  constexpr auto kWord = static_cast<int64_t>(sizeof(int64_t));
-  at::Tensor words = at::zeros({(*count + kWord - 1) / kWord}, at::kLong);
-  char* bytes = static_cast<char*>(words.mutable_data_ptr());
-  if (comm.rank() == 0) std::memcpy(bytes, text.data(), text.size());
-  comm.Broadcast(words, 0).Wait();
-  return {bytes, static_cast<size_t>(*count)};
-}
-
 // The control plane of ranks that MPI has connected.
 absl::StatusOr<std::unique_ptr<ControlPlane>> ControlOverMpi(Communicator& comm, ControlSeat seat) {
   absl::StatusOr<tcp::Fd> listener = tcp::Fd();
@@ -109,7 +93,7 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlOverMpi(Communicator& comm,
   }
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(comm, listener.status()));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    text = BroadcastText(comm, text);
+    text = GatherText(comm, text).front();
     return absl::OkStatus();
   }));
   if (seat.rank == 0) return ControlPlane::Lead(seat, *std::move(listener));

@@ -14,7 +14,7 @@
 #include "base/errors.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
-#include "parallel/gather_text.h"
+#include "parallel/small_values.h"
 
 namespace osler {
 namespace {
@@ -39,12 +39,6 @@ std::vector<ManifestFile> FromText(const std::string& text) {
   return files;
 }
 
-int64_t BroadcastFirst(Communicator& comm, int64_t value) {
-  const at::Tensor x = at::full({1}, value, at::kLong);
-  comm.Broadcast(x, 0, "checkpoint").Wait();
-  return x.item<int64_t>();
-}
-
 }  // namespace
 
 absl::Status AgreeOnSave(Communicator& comm, const absl::Status& local) {
@@ -65,6 +59,7 @@ CheckpointSaver::CheckpointSaver(CheckpointStore& store, Communicator& world, Sa
     : store_(store),
       world_(world),
       mode_(mode),
+      id_(BroadcastInt(world, getpid())),
       group_(world.Split(0, world.rank(), "checkpoint")) {}
 
 CheckpointSaver::~CheckpointSaver() {
@@ -90,9 +85,7 @@ void CheckpointSaver::Stage(CheckpointState& state) {
 
 absl::Status CheckpointSaver::Prepare(Task& task) {
   return CatchTorch([&] {
-    // The first rank's process tells this save's directory from those of processes that died.
-    const int64_t id = BroadcastFirst(world_, getpid());
-    task.temporary = store_.TemporaryDirectory(task.step, id);
+    task.temporary = store_.TemporaryDirectory(task.step, id_);
     const absl::Status made = world_.rank() == 0
                                   ? store_.Begin(task.temporary, CheckpointBytes(task.state))
                                   : absl::OkStatus();

@@ -27,12 +27,6 @@ namespace osler {
 // kBlocking writes from where the tensors lie, without a copy, before Save returns.
 enum class SaveMode { kBackground, kBlocking };
 
-// What of a checkpoint the first rank alone knows.
-struct CheckpointTexts {
-  std::map<std::string, std::string> files;
-  std::optional<int64_t> best;
-};
-
 class CheckpointSaver {
  public:
   // Collective. `store` and `world` must outlive it.
@@ -64,6 +58,7 @@ class CheckpointSaver {
   CheckpointStore& store_;
   Communicator& world_;
   const SaveMode mode_;
+  const int64_t id_;  // the first rank's process: its directories are not those of dead ones
   std::unique_ptr<Communicator> group_;  // for the thread
   std::thread thread_;
   std::atomic<bool> ended_ = false;

@@ -11,8 +11,18 @@
 
 namespace osler {
 
+std::vector<int64_t> DealWriters(const std::vector<int64_t>& bytes, int64_t ranks) {
+  std::vector<int64_t> load(static_cast<size_t>(ranks)), writers;
+  for (const int64_t one : bytes) {
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += one;
+    writers.push_back(least - load.begin());
+  }
+  return writers;
+}
+
 ShardedState::ShardedState(ParameterStore& store, AdamW& optimizer, Mesh& mesh)
-    : store_(store), optimizer_(optimizer), mesh_(mesh) {
+    : store_(store), mesh_(mesh) {
   FindHolders();
   std::map<int64_t, const AdamW::Moments*> moments;
   for (const AdamW::Moments& one : optimizer.moments()) moments[one.slot] = &one;
@@ -75,16 +85,11 @@ StateEntry ShardedState::PieceOf(const Source& source) const {
   return entry;
 }
 
-// Greedy: the next source goes to the rank that has the fewest bytes.
 std::vector<int64_t> ShardedState::Writers() const {
-  const int64_t ranks = mesh_.comm(Axis::kData).size() * mesh_.comm(Axis::kContext).size();
-  std::vector<int64_t> bytes(static_cast<size_t>(ranks)), writers;
-  for (const Source& source : sources_) {
-    const auto least = std::min_element(bytes.begin(), bytes.end());
-    *least += static_cast<int64_t>(source.piece.nbytes());
-    writers.push_back(least - bytes.begin());
-  }
-  return writers;
+  std::vector<int64_t> bytes;
+  for (const Source& source : sources_)
+    bytes.push_back(static_cast<int64_t>(source.piece.nbytes()));
+  return DealWriters(bytes, mesh_.comm(Axis::kData).size() * mesh_.comm(Axis::kContext).size());
 }
 
 // Of neighbours on the tensor axis that have the same slice, the first.

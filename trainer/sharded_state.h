@@ -18,6 +18,10 @@
 
 namespace osler {
 
+// Which of `ranks` that have the same tensors writes each: the next goes to the one with the fewest
+// bytes so far.
+std::vector<int64_t> DealWriters(const std::vector<int64_t>& bytes, int64_t ranks);
+
 // Not thread-safe; what it is given must outlive it.
 class ShardedState {
  public:
@@ -47,7 +51,6 @@ class ShardedState {
   bool SpeaksForCopies(int64_t slot) const;
 
   ParameterStore& store_;
-  AdamW& optimizer_;
   Mesh& mesh_;
   std::vector<int64_t> holder_;  // by slot: the first pipeline stage that has it
   std::vector<Source> sources_;  // the same list on all ranks

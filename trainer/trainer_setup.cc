@@ -1,5 +1,3 @@
-#include <ATen/ops/full.h>
-
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,6 +9,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "parallel/small_values.h"
 #include "trainer/restart_guard.h"
 #include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
@@ -52,12 +51,6 @@ absl::Status CheckTargets(const PlanCounts& counts, int64_t sequence_length) {
   if (counts.taught == 0) return DataError(absl::StrCat("nothing to learn: all ", what));
   LogWarning("{}", what);
   return absl::OkStatus();
-}
-
-int64_t BroadcastInt(Communicator& world, int64_t value) {
-  at::Tensor x = at::full({1}, value, at::kLong);
-  world.Broadcast(x, 0).Wait();
-  return x.item<int64_t>();
 }
 
 }  // namespace

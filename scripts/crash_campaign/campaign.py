@@ -3,7 +3,6 @@
 import argparse
 import collections
 import json
-import os
 import pathlib
 import random
 import shutil
@@ -31,7 +30,7 @@ class Campaign:
         self.directory, self.draw = directory, random.Random(seed)
         self.whole, self.seconds = {}, {}
         self.histogram = collections.Counter()
-        runs.make_world(directory)
+        runs.make_world(directory, runs.tiny_records(), runs.TINY)
 
     def reference(self, layout):
         """The uninterrupted run of a layout: its metrics and last checkpoint."""
@@ -56,7 +55,7 @@ class Campaign:
         assert not left, f"left over: {left}"
         assert (run / "checkpoints/latest").read_text().strip() == f"step-{runs.STEPS}"
 
-    # Each kind breaks a start of the run and returns (exit codes, those allowed for ranks, phase or None).
+    # Each kind breaks a start of the run and returns it with the phase it was in, where that is known.
     def signal_at_random(self, config, layout, victim, kind):
         trace = config.with_suffix(".trace")
         run = runs.Run(config, layout, victim, trace=trace)

@@ -14,23 +14,13 @@ import runs
 
 SAVE_EVERY = 10  # steps
 MTBF_S = 3600
+SIZES = {"vocab-size": 12000, "hidden-size": 384, "layers": 7, "heads": 6, "kv-heads": 2, "head-dim": 64,
+         "intermediate-size": 1536}
 
 
-def make_world(directory):
+def long_records():
     draw = random.Random(1)
-    with open(directory / "records.jsonl", "w", encoding="utf-8") as out:
-        for number in range(400):
-            ids = [draw.randrange(4, 11000) for _ in range(500)]
-            out.write(json.dumps({"id": f"r{number}", "subject": f"s{number}", "input_ids": ids}) + "\n")
-    (directory / "data.yaml").write_text("""deid: {profile: safe_harbor}
-sources:
-  - {name: ids, format: tokens_jsonl, path: records.jsonl, trusted: true}
-output: {path: shards, shard_mb: 16}
-""")
-    for command in (["data", "build", "--config", "data.yaml"],
-                    ["init", "--output", "model", "--vocab-size", "12000", "--hidden-size", "384", "--layers", "7", "--heads", "6",
-                     "--kv-heads", "2", "--head-dim", "64", "--intermediate-size", "1536", "--seed", "1"]):
-        subprocess.run([runs.OSLER, *command], cwd=directory, env=runs.environment(), check=True, capture_output=True)
+    return [[draw.randrange(4, 11000) for _ in range(500)] for _ in range(400)]
 
 
 def write_config(directory, name):
@@ -47,7 +37,6 @@ class Watched:
 
     def __init__(self, directory, name):
         self.log = directory / name / "log/metrics.jsonl"
-        self.before = len(runs.metrics(directory / name))
         self.began, self.first = time.monotonic(), None
         self.process = subprocess.Popen([runs.OSLER, "train", "--config", f"{name}.yaml"], cwd=directory, env=runs.environment(),
                                         stderr=subprocess.DEVNULL)
@@ -73,7 +62,7 @@ def main():
     parser.add_argument("--kill-every", type=float, required=True)
     args = parser.parse_args()
     directory = args.dir.resolve()
-    make_world(directory)
+    runs.make_world(directory, long_records(), SIZES, shard_mb=16)
     write_config(directory, "whole")
     write_config(directory, "killed")
 

@@ -29,18 +29,26 @@ def free_port():
         return s.getsockname()[1]
 
 
-def make_world(directory):
-    """A random tiny model and records of random ids."""
+TINY = {"vocab-size": 128, "hidden-size": 32, "layers": 4, "heads": 4, "kv-heads": 2, "head-dim": 8, "intermediate-size": 64}
+
+
+def tiny_records():
     draw = random.Random(7)
+    return [[draw.randrange(4, 120) for _ in range(draw.randint(4, 80))] for _ in range(80)]
+
+
+def make_world(directory, records, sizes, shard_mb=1):
+    """A model of random weights, and shards of these records of ids."""
     with open(directory / "records.jsonl", "w", encoding="utf-8") as out:
-        for number in range(80):
-            ids = [draw.randrange(4, 120) for _ in range(draw.randint(4, 80))]
+        for number, ids in enumerate(records):
             out.write(json.dumps({"id": f"r{number}", "subject": f"s{number}", "input_ids": ids}) + "\n")
-    (directory / "data.yaml").write_text(
-        "deid: {profile: safe_harbor}\nsources:\n  - {name: ids, format: tokens_jsonl, path: records.jsonl, trusted: true}\noutput: {path: shards, shard_mb: 1}\n")
-    for command in (["data", "build", "--config", "data.yaml"],
-                    ["init", "--output", "model", "--vocab-size", "128", "--hidden-size", "32", "--layers", "4",
-                     "--heads", "4", "--kv-heads", "2", "--head-dim", "8", "--intermediate-size", "64", "--seed", "1"]):
+    (directory / "data.yaml").write_text(f"""deid: {{profile: safe_harbor}}
+sources:
+  - {{name: ids, format: tokens_jsonl, path: records.jsonl, trusted: true}}
+output: {{path: shards, shard_mb: {shard_mb}}}
+""")
+    flags = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
+    for command in (["data", "build", "--config", "data.yaml"], ["init", "--output", "model", *flags, "--seed", "1"]):
         subprocess.run([OSLER, *command], cwd=directory, env=environment(), check=True, capture_output=True)
 
 

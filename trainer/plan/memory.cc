@@ -12,6 +12,7 @@
 #include "trainer/plan/space.h"
 #include "trainer/plan/walk_memory.h"
 #include "trainer/run_layout.h"
+#include "trainer/sharded_state.h"
 
 namespace osler {
 namespace {
@@ -45,22 +46,24 @@ std::vector<int64_t> WrittenBy(size_t stage, const std::vector<std::vector<int64
 }
 
 // The most that one of the ranks along data and context, which share the writing of their pieces,
-// copies for a checkpoint: as ShardedState deals them out.
+// copies for a checkpoint.
 int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& written,
                     const PlanBatch& batch, const PlanLayout& layout) {
-  const int ranks = layout.mesh.size(Axis::kData) * layout.mesh.size(Axis::kContext);
-  std::vector<int64_t> bytes(static_cast<size_t>(ranks));
-  const auto deal = [&](int64_t slot, int64_t width) {
-    *std::min_element(bytes.begin(), bytes.end()) +=
-        slots.pieces[static_cast<size_t>(slot)] * width;
+  std::vector<int64_t> bytes;
+  const auto add = [&](int64_t slot, int64_t width) {
+    bytes.push_back(slots.pieces[static_cast<size_t>(slot)] * width);
   };
-  for (const int64_t slot : written) deal(slot, batch.element_bytes());
+  for (const int64_t slot : written) add(slot, batch.element_bytes());
   const int tensors = batch.dtype == at::kBFloat16 ? 3 : 2;
   for (const int64_t slot : written) {
     if (!slots.trained[static_cast<size_t>(slot)]) continue;
-    for (int i = 0; i < tensors; ++i) deal(slot, batch.sum_bytes());
+    for (int i = 0; i < tensors; ++i) add(slot, batch.sum_bytes());
   }
-  return *std::max_element(bytes.begin(), bytes.end());
+  const int64_t ranks = layout.mesh.size(Axis::kData) * layout.mesh.size(Axis::kContext);
+  const std::vector<int64_t> writers = DealWriters(bytes, ranks);
+  std::vector<int64_t> load(static_cast<size_t>(ranks));
+  for (size_t i = 0; i < bytes.size(); ++i) load[static_cast<size_t>(writers[i])] += bytes[i];
+  return *std::max_element(load.begin(), load.end());
 }
 
 // After the walk: the norm of each gradient is taken in fp64.

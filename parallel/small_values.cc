@@ -1,5 +1,6 @@
-#include "parallel/gather_text.h"
+#include "parallel/small_values.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -26,6 +27,12 @@ std::vector<std::string> GatherText(Communicator& comm, std::string_view text) {
   for (int rank = 0; rank < ranks; ++rank)
     texts.emplace_back(of(rank), static_cast<size_t>(size[rank]));
   return texts;
+}
+
+int64_t BroadcastInt(Communicator& comm, int64_t value) {
+  const at::Tensor x = at::full({1}, value, at::kLong);
+  comm.Broadcast(x, 0, "number").Wait();
+  return x.item<int64_t>();
 }
 
 }  // namespace osler
