@@ -1,0 +1,7 @@
+#include "kernels/cuda/attention_kernels.h"
+
+namespace osler::cuda {
+
+int AttentionBackwardSm80(const AttentionBackward&, cudaStream_t) { return kUnsupported; }
+
+}  // namespace osler::cuda
