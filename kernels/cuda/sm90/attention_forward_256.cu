@@ -3,7 +3,7 @@
 namespace osler::cuda::sm90 {
 
 int LaunchForward256(const AttentionForward& arguments, cudaStream_t stream) {
-  return LaunchForwardOfShape<256, 80, 2, 2>(arguments, stream);
+  return LaunchForwardOfShape<256, 80, 64, 2, 2, Overlap::kSoftmax>(arguments, stream);
 }
 
 }  // namespace osler::cuda::sm90

@@ -1,7 +1,8 @@
 // Attention's forward pass on Hopper: one producer warpgroup fills rings of key and value tiles by
 // TMA, kGroups consumer warpgroups own 64 queries each. A consumer issues the next tile's scores
-// before the softmax of this one, and the groups take turns at the tensor cores, so that one group's
-// exponentials run under another's products (Shah et al., "FlashAttention-3", arXiv 2407.08608).
+// before the softmax of this one, and the groups take turns at the tensor cores, so that one
+// group's exponentials run under another's products (Shah et al., "FlashAttention-3", arXiv
+// 2407.08608).
 //
 // Persistent: a block walks the query tiles blockIdx.x, + gridDim.x, … of an order with the longest
 // first. What a query computes depends on its tile's keys alone, in a fixed order: deterministic.
@@ -16,13 +17,20 @@
 
 namespace osler::cuda::sm90 {
 
-template <int kWidth_, int kKeys_, int kGroups_, int kStages_, class T_, bool kSoftCap_>
+// What a warpgroup does while its own product with the values runs: nothing, the next softmax, or
+// its rounding to operands too, which takes a second set of registers. Narrow heads have more
+// softmax than product to hide it under: there the compiler's own order is the faster one.
+enum class Overlap { kNone, kSoftmax, kWeights };
+
+template <int kWidth_, int kKeys_, int kGroups_, int kStages_, Overlap kOverlap_, class T_,
+          bool kSoftCap_>
 struct ForwardTraits {
   using T = T_;
   static constexpr int kWidth = kWidth_;    // of a head, padded
   static constexpr int kKeys = kKeys_;      // of a key tile
   static constexpr int kGroups = kGroups_;  // consumer warpgroups
   static constexpr int kStages = kStages_;
+  static constexpr Overlap kOverlap = kOverlap_;
   static constexpr bool kSoftCap = kSoftCap_;
   static constexpr int kQueries = 64 * kGroups;
   static constexpr int kThreads = 128 * (kGroups + 1);
@@ -79,9 +87,8 @@ struct ForwardRing {
 // Waits for a free buffer of a ring and fills it.
 template <class Traits>
 __device__ inline void FillStage(char (&buffers)[Traits::kStages][Traits::kTileBytes],
-                                 Mbarrier* full, Mbarrier* empty,
-                                 RingPosition<Traits::kStages>& at, const CUtensorMap* map, int key,
-                                 int head) {
+                                 Mbarrier* full, Mbarrier* empty, RingPosition<Traits::kStages>& at,
+                                 const CUtensorMap* map, int key, int head) {
   empty[at.stage].Wait(at.parity ^ 1);
   full[at.stage].ArriveExpecting(Traits::kTileBytes);
   LoadTile<Traits::kWidth, Traits::kKeys>(buffers[at.stage], map, &full[at.stage], key, head);
@@ -120,12 +127,15 @@ __device__ inline void ProduceTiles(typename Traits::Shared& shared, const Forwa
   }
 }
 
+// The softmax's values of a key tile as an operand.
+template <class Traits>
+using Weights = uint32_t[Traits::kKeys / 4];
+
 // What a consumer warpgroup keeps over a query tile.
 template <class Traits>
 struct ConsumerState {
   float out[Traits::kWidth / 2];
   float scores[Traits::kKeys / 2];
-  uint32_t weights[Traits::kKeys / 4];  // of the tile before: the softmax's values as an operand
   SoftmaxRows rows;
   int inside_lo, inside_hi;  // the keys that all 64 queries see
 };
@@ -148,17 +158,18 @@ __device__ inline void IssueScores(ConsumerState<Traits>& state, typename Traits
                                    const RingPosition<Traits::kStages>& k, int group) {
   WgmmaFence();
   MultiplyRows<Traits::kKeys, Traits::kWidth, typename Traits::T>(
-      state.scores, shared.q + group * 64 * 128, Traits::kQueries, shared.k[k.stage],
-      Traits::kKeys, false);
+      state.scores, shared.q + group * 64 * 128, Traits::kQueries, shared.k[k.stage], Traits::kKeys,
+      false);
   WgmmaCommit();
 }
 
 template <class Traits>
-__device__ inline void IssueOut(ConsumerState<Traits>& state, typename Traits::Shared& shared,
+__device__ inline void IssueOut(ConsumerState<Traits>& state, const Weights<Traits>& weights,
+                                typename Traits::Shared& shared,
                                 const RingPosition<Traits::kStages>& v) {
   WgmmaFence();
   MultiplyColumns<Traits::kWidth, Traits::kKeys, typename Traits::T>(
-      state.out, state.weights, shared.v[v.stage], Traits::kKeys, true);
+      state.out, weights, shared.v[v.stage], Traits::kKeys, true);
   WgmmaCommit();
 }
 
@@ -171,6 +182,24 @@ __device__ inline void WeighScores(ConsumerState<Traits>& state, const ForwardPa
     MaskScores(state.scores, state.rows, key + 2 * (threadIdx.x % 4));
   }
   SoftmaxStep(state.scores, state.rows, correction, Traits::kSoftCap ? 1.f : p.scale.to_log2);
+}
+
+// Waits for the product that is adding to `out`, and rescales what it gave. The branch is on what
+// the softmax ends with: the compiler cannot put the wait before the exponentials that it is to
+// hide.
+template <class Traits>
+__device__ inline void FinishOut(ConsumerState<Traits>& state, const float (&correction)[2]) {
+  const bool rescale = correction[0] != 1 || correction[1] != 1 ||
+                       state.rows.sum[0] + state.rows.sum[1] < 0;  // never
+  if (__any_sync(0xffffffff, rescale)) {
+    WgmmaWait<0>();
+    HoldRegisters(state.out);
+#pragma unroll
+    for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] *= correction[(i / 2) % 2];
+  } else {
+    WgmmaWait<0>();
+    HoldRegisters(state.out);
+  }
 }
 
 template <class Traits>
@@ -190,11 +219,11 @@ __device__ inline void BeginTile(ConsumerState<Traits>& state, const ForwardPara
   for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] = 0;
 }
 
-// All key tiles of a query tile.
+// The scores of the last key tile, which no product waits for.
 template <class Traits>
-__device__ inline void ConsumeKeys(ConsumerState<Traits>& state, typename Traits::Shared& shared,
-                                   ForwardRing<Traits>& ring, const ForwardParameters& p,
-                                   const TileWork& work, const Turns<Traits>& turns) {
+__device__ inline void BeginKeys(ConsumerState<Traits>& state, Weights<Traits>& weights,
+                                 typename Traits::Shared& shared, ForwardRing<Traits>& ring,
+                                 const ForwardParameters& p, int key, const Turns<Traits>& turns) {
   float correction[2];
   shared.q_full.Wait(ring.q_parity);
   ring.q_parity ^= 1;
@@ -206,38 +235,86 @@ __device__ inline void ConsumeKeys(ConsumerState<Traits>& state, typename Traits
   HoldRegisters(state.scores);
   ArriveOnceAWarp<Traits>(shared.k_empty[ring.k.stage]);
   ring.k.Next();
-  int key = work.first_key + (work.key_tiles - 1) * Traits::kKeys;
   WeighScores(state, p, key, correction);
-  PackOperand<typename Traits::T>(state.weights, state.scores);
-  for (int tile = work.key_tiles - 2; tile >= 0; --tile) {
-    key -= Traits::kKeys;
-    shared.k_full[ring.k.stage].Wait(ring.k.parity);
-    turns.Begin();
-    IssueScores(state, shared, ring.k, turns.group);
-    shared.v_full[ring.v.stage].Wait(ring.v.parity);
-    IssueOut(state, shared, ring.v);
-    turns.End();
-    WgmmaWait<1>();
-    HoldRegisters(state.scores);
-    ArriveOnceAWarp<Traits>(shared.k_empty[ring.k.stage]);
-    ring.k.Next();
-    WeighScores(state, p, key, correction);
-    WgmmaWait<0>();
-    HoldRegisters(state.out);
-    HoldRegisters(state.weights);
-    ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
-    ring.v.Next();
-#pragma unroll
-    for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] *= correction[(i / 2) % 2];
-    PackOperand<typename Traits::T>(state.weights, state.scores);
-  }
-  ArriveOnceAWarp<Traits>(shared.q_empty);
+  PackOperand<typename Traits::T>(weights, state.scores);
+}
+
+// Adds the key tile of `weights` to the output while it makes `next`, those of the tile at `key`.
+// The two may be one, unless Overlap::kWeights.
+template <class Traits>
+__device__ inline void StepKeys(ConsumerState<Traits>& state, Weights<Traits>& weights,
+                                Weights<Traits>& next, typename Traits::Shared& shared,
+                                ForwardRing<Traits>& ring, const ForwardParameters& p, int key,
+                                const Turns<Traits>& turns) {
+  float correction[2];
+  shared.k_full[ring.k.stage].Wait(ring.k.parity);
+  turns.Begin();
+  IssueScores(state, shared, ring.k, turns.group);
   shared.v_full[ring.v.stage].Wait(ring.v.parity);
-  IssueOut(state, shared, ring.v);
-  WgmmaWait<0>();
-  HoldRegisters(state.out);
+  IssueOut(state, weights, shared, ring.v);
+  turns.End();
+  WgmmaWait<1>();
+  HoldRegisters(state.scores);
+  ArriveOnceAWarp<Traits>(shared.k_empty[ring.k.stage]);
+  ring.k.Next();
+  if constexpr (Traits::kOverlap == Overlap::kNone) WgmmaWait<0>();
+  WeighScores(state, p, key, correction);
+  if constexpr (Traits::kOverlap == Overlap::kWeights) {
+    PackOperand<typename Traits::T>(next, state.scores);
+  }
+  FinishOut(state, correction);
+  HoldRegisters(weights);
   ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
   ring.v.Next();
+  if constexpr (Traits::kOverlap != Overlap::kWeights) {
+    PackOperand<typename Traits::T>(next, state.scores);
+  }
+}
+
+template <class Traits>
+__device__ inline void EndKeys(ConsumerState<Traits>& state, Weights<Traits>& weights,
+                               typename Traits::Shared& shared, ForwardRing<Traits>& ring) {
+  ArriveOnceAWarp<Traits>(shared.q_empty);
+  shared.v_full[ring.v.stage].Wait(ring.v.parity);
+  IssueOut(state, weights, shared, ring.v);
+  WgmmaWait<0>();
+  HoldRegisters(state.out);
+  HoldRegisters(weights);
+  ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
+  ring.v.Next();
+}
+
+// All key tiles of a query tile.
+template <class Traits>
+__device__ inline void ConsumeKeys(ConsumerState<Traits>& state, typename Traits::Shared& shared,
+                                   ForwardRing<Traits>& ring, const ForwardParameters& p,
+                                   const TileWork& work, const Turns<Traits>& turns) {
+  Weights<Traits> weights;
+  int tile = work.key_tiles - 1;
+  auto key = [&] { return work.first_key + tile * Traits::kKeys; };
+  BeginKeys(state, weights, shared, ring, p, key(), turns);
+  if constexpr (Traits::kOverlap == Overlap::kWeights) {
+    Weights<Traits> others;  // two tiles a round: each set keeps its registers
+    while (tile >= 2) {
+      --tile;
+      StepKeys(state, weights, others, shared, ring, p, key(), turns);
+      --tile;
+      StepKeys(state, others, weights, shared, ring, p, key(), turns);
+    }
+    if (tile == 0) {
+      EndKeys(state, weights, shared, ring);
+    } else {
+      tile = 0;
+      StepKeys(state, weights, others, shared, ring, p, key(), turns);
+      EndKeys(state, others, shared, ring);
+    }
+  } else {
+    while (tile >= 1) {
+      --tile;
+      StepKeys(state, weights, weights, shared, ring, p, key(), turns);
+    }
+    EndKeys(state, weights, shared, ring);
+  }
 }
 
 // A consumer warpgroup.
@@ -266,8 +343,7 @@ __device__ inline void ConsumeTiles(typename Traits::Shared& shared, const Forwa
             sum > 0 ? kLn2 * (state.rows.max[i] * to_log2 + log2f(sum)) : -INFINITY;
       }
     }
-    StoreRows<typename Traits::T>(p.out, state.out, tokens, p.queries, work.head, factors,
-                                  p.width);
+    StoreRows<typename Traits::T>(p.out, state.out, tokens, p.queries, work.head, factors, p.width);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/sm90/attention_forward_kernel.cuh"
 #include "kernels/cuda/sm90/attention_forward_launch.h"
@@ -54,23 +55,22 @@ int LaunchForward(const AttentionForward& arguments, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-// The kernel for the element and the soft cap asked for.
-template <int kWidth, int kKeys, int kGroups, int kStages>
+// The kernel for the element and the soft cap asked for. kCappedKeys: of a key tile where there is
+// a soft cap, which takes registers of its own.
+template <int kWidth, int kKeys, int kCappedKeys, int kGroups, int kStages, Overlap kOverlap>
 int LaunchForwardOfShape(const AttentionForward& arguments, cudaStream_t stream) {
+  auto launch = [&](auto type, auto capped) {
+    constexpr bool kCapped = decltype(capped)::value;
+    using Traits = ForwardTraits<kWidth, kCapped ? kCappedKeys : kKeys, kGroups, kStages, kOverlap,
+                                 decltype(type), kCapped>;
+    return LaunchForward<Traits>(arguments, stream);
+  };
   const bool capped = arguments.in.soft_cap > 0;
   if (arguments.in.element == Element::kBf16) {
-    using T = __nv_bfloat16;
-    return capped
-               ? LaunchForward<ForwardTraits<kWidth, kKeys, kGroups, kStages, T, true>>(arguments,
-                                                                                       stream)
-               : LaunchForward<ForwardTraits<kWidth, kKeys, kGroups, kStages, T, false>>(arguments,
-                                                                                        stream);
+    return capped ? launch(__nv_bfloat16{}, std::true_type{})
+                  : launch(__nv_bfloat16{}, std::false_type{});
   }
-  using T = __half;
-  return capped ? LaunchForward<ForwardTraits<kWidth, kKeys, kGroups, kStages, T, true>>(arguments,
-                                                                                        stream)
-                : LaunchForward<ForwardTraits<kWidth, kKeys, kGroups, kStages, T, false>>(
-                      arguments, stream);
+  return capped ? launch(__half{}, std::true_type{}) : launch(__half{}, std::false_type{});
 }
 
 }  // namespace osler::cuda::sm90

@@ -16,9 +16,7 @@ __device__ inline float Exp2(float x) {
   return result;
 }
 
-__device__ inline float Tanh(float x) {
-  return 1 - __fdividef(2, 1 + Exp2(x * (2 / kLn2)));
-}
+__device__ inline float Tanh(float x) { return 1 - __fdividef(2, 1 + Exp2(x * (2 / kLn2))); }
 
 // What happens to a score before it is an exponent of 2: s · to_log2, or with a soft cap c
 // cap_log2 · tanh(s · by_cap), by_cap = scale / c and cap_log2 = c / ln 2.
@@ -29,7 +27,7 @@ struct ScoreScale {
 // A thread's two rows, 8 apart: the keys that each sees, and its softmax so far.
 struct SoftmaxRows {
   int lo[2], hi[2];
-  float max[2];  // of the scores, −∞ before the first
+  float max[2];  // of the scores or a little below, −∞ before the first
   float sum[2];  // of this thread's columns alone, relative to max
 };
 
@@ -67,8 +65,12 @@ __device__ inline void CapScores(float (&s)[kValues], const ScoreScale& scale) {
   for (int i = 0; i < kValues; ++i) s[i] = scale.cap_log2 * Tanh(s[i] * scale.by_cap);
 }
 
+// A row's reference point stays while no score lies further above it than this, in powers of two:
+// the quotient is the same, its terms are at most 2^8, and most tiles need no correction.
+inline constexpr float kSlack = 8;
+
 // Scores → e^(score − max) and the rows' new maxima and sums; `correction` is what earlier sums of
-// those rows are to be multiplied by.
+// those rows are to be multiplied by. `max` may be up to kSlack below the largest score.
 template <int kValues>
 __device__ inline void SoftmaxStep(float (&s)[kValues], SoftmaxRows& rows, float (&correction)[2],
                                    float to_log2) {
@@ -80,6 +82,7 @@ __device__ inline void SoftmaxStep(float (&s)[kValues], SoftmaxRows& rows, float
       top = fmaxf(top, fmaxf(s[4 * i + 2 * row], s[4 * i + 2 * row + 1]));
     }
     top = QuadMax(top);
+    if ((top - rows.max[row]) * to_log2 <= kSlack) top = rows.max[row];  // not for −∞ − −∞
     const float base = top == -INFINITY ? 0 : top * to_log2;
     correction[row] = Exp2(rows.max[row] * to_log2 - base);
     rows.max[row] = top;

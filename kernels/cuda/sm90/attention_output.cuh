@@ -49,8 +49,8 @@ __device__ inline void StoreRow(char* to, const float (&values)[kValues], int ro
 
 // The same in fp32.
 template <int kValues>
-__device__ inline void StoreRowFp32(char* to, const float (&values)[kValues], int row,
-                                    float factor, int width) {
+__device__ inline void StoreRowFp32(char* to, const float (&values)[kValues], int row, float factor,
+                                    int width) {
   const int t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < kValues / 4; ++i) {

@@ -77,11 +77,11 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
 #define OSLER_REGISTERS_88 OSLER_REGISTERS_80 "," OSLER_R8(80, 81, 82, 83, 84, 85, 86, 87)
 #define OSLER_REGISTERS_96 \
   OSLER_REGISTERS_80 "," OSLER_R16(80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95)
-#define OSLER_REGISTERS_128                                                                        \
-  OSLER_REGISTERS_96                                                                               \
-      "," OSLER_R16(96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110,         \
-                    111) "," OSLER_R16(112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, \
-                                       124, 125, 126, 127)
+#define OSLER_REGISTERS_128                                                                    \
+  OSLER_REGISTERS_96                                                                           \
+  "," OSLER_R16(96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110,         \
+                111) "," OSLER_R16(112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, \
+                                   124, 125, 126, 127)
 
 #define OSLER_D8(d, i)                                                                        \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
