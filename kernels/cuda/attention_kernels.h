@@ -10,7 +10,7 @@ namespace osler::cuda {
 // Rows of the workspace are padded to this many queries, with lse +∞ and delta 0: e^(s − lse) is 0
 // there, so that a tile that reaches past the last query needs no other test.
 inline constexpr int kQueryPadding = 128;
-inline int64_t PaddedQueries(int64_t queries) {
+constexpr int64_t PaddedQueries(int64_t queries) {
   return (queries + kQueryPadding - 1) / kQueryPadding * kQueryPadding;
 }
 
