@@ -77,11 +77,11 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
 #define OSLER_REGISTERS_88 OSLER_REGISTERS_80 "," OSLER_R8(80, 81, 82, 83, 84, 85, 86, 87)
 #define OSLER_REGISTERS_96 \
   OSLER_REGISTERS_80 "," OSLER_R16(80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95)
-#define OSLER_REGISTERS_128                                                                        \
-  OSLER_REGISTERS_96                                                                               \
-      "," OSLER_R16(96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110,         \
-                    111) "," OSLER_R16(112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, \
-                                       124, 125, 126, 127)
+#define OSLER_REGISTERS_128                                                                    \
+  OSLER_REGISTERS_96                                                                           \
+  "," OSLER_R16(96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110,         \
+                111) "," OSLER_R16(112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, \
+                                   124, 125, 126, 127)
 
 #define OSLER_D8(d, i)                                                                        \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -160,12 +160,14 @@ OSLER_WGMMA_BOTH(256, 128, 128, 129, 130, 131, 132, 133)
 template <int N, int kInner, class T>
 __device__ inline void MultiplyRows(float (&d)[N / 2], const char* a, int a_rows, const char* b,
                                     int b_rows, bool accumulate) {
+  const uint64_t first_a = RowsOperand(a);
+  const uint64_t first_b = RowsOperand(b);
 #pragma unroll
   for (int k = 0; k < kInner / 16; ++k) {
     const int panel = k / 4;
     const int within = (k % 4) * 32;
-    Wgmma<N, T>::template Shared<0>(d, RowsOperand(a + panel * a_rows * 128 + within),
-                                    RowsOperand(b + panel * b_rows * 128 + within),
+    Wgmma<N, T>::template Shared<0>(d, first_a + ((panel * a_rows * 128 + within) >> 4),
+                                    first_b + ((panel * b_rows * 128 + within) >> 4),
                                     accumulate || k > 0);
   }
 }
@@ -175,9 +177,10 @@ __device__ inline void MultiplyRows(float (&d)[N / 2], const char* a, int a_rows
 template <int N, int kInner, class T>
 __device__ inline void MultiplyColumns(float (&d)[N / 2], const uint32_t (&a)[kInner / 4],
                                        const char* b, int b_rows, bool accumulate) {
+  const uint64_t first_b = ColumnsOperand(b, b_rows * 128);
 #pragma unroll
   for (int k = 0; k < kInner / 16; ++k) {
-    Wgmma<N, T>::template Registers<1>(d, a + 4 * k, ColumnsOperand(b + k * 16 * 128, b_rows * 128),
+    Wgmma<N, T>::template Registers<1>(d, a + 4 * k, first_b + ((k * 16 * 128) >> 4),
                                        accumulate || k > 0);
   }
 }
@@ -190,6 +193,12 @@ __device__ inline uint32_t PackPair(float low, float high, __nv_bfloat16 /*type*
 __device__ inline uint32_t PackPair(float low, float high, __half /*type*/) {
   const __half2 pair = __floats2half2_rn(low, high);
   return reinterpret_cast<const uint32_t&>(pair);
+}
+__device__ inline float2 UnpackPair(uint32_t pair, __nv_bfloat16 /*type*/) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
+}
+__device__ inline float2 UnpackPair(uint32_t pair, __half /*type*/) {
+  return __half22float2(reinterpret_cast<const __half2&>(pair));
 }
 // A whole D as the A of the next product.
 template <class T, int kValues>
