@@ -7,6 +7,11 @@
 namespace osler::cuda::sm90 {
 
 inline constexpr int kNarrowKeys = 128;
+// The loading warps need more than the least when the others can spare it.
+template <int kWidth>
+inline constexpr int kNarrowLoadingRegisters = kWidth > 64 ? kLoadingRegisters : 40;
+template <int kWidth>
+inline constexpr int kNarrowMultiplyingRegisters = kWidth > 64 ? kMultiplyingRegisters : 232;
 
 template <int kWidth, int kQueries, int kStages>
 struct alignas(1024) NarrowShared {
@@ -68,14 +73,15 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
   QueryStep<kQueries> step(walk);
   Mbarrier* unreleased = nullptr;
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
-    const auto& tile = shared.tiles[at.stage];
-    const QueryValues<kQueries>& values = shared.values[at.stage];
-    shared.full[at.stage].Wait(at.parity);
+    const int stage = Uniform(at.stage);
+    const auto& tile = shared.tiles[stage];
+    const QueryValues<kQueries>& values = shared.values[stage];
+    shared.full[stage].Wait(at.parity);
     if (range.Skips(step.query, kQueries)) {
       WgmmaWait<0>();
       if (unreleased != nullptr) Release(unreleased);
       unreleased = nullptr;
-      Release(&shared.empty[at.stage]);
+      Release(&shared.empty[stage]);
       continue;
     }
     float s[kQueries / 2];
@@ -108,7 +114,7 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
     WgmmaFence();
     MultiplyColumns<kWidth, kQueries, T>(grad_k, rounded, tile.q, kQueries, true);
     WgmmaCommit();
-    unreleased = &shared.empty[at.stage];
+    unreleased = &shared.empty[stage];
   }
   WgmmaWait<0>();
   HoldRegisters(grad_k);
@@ -122,7 +128,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   auto& shared = *reinterpret_cast<NarrowShared<kWidth, kQueries, kStages>*>(memory);
   const int key_head = blockIdx.x % call.key_heads;
   const int first_key = blockIdx.x / call.key_heads * kNarrowKeys;
-  const int warp = threadIdx.x / 32;
+  const int warp = Uniform(threadIdx.x / 32);
   if (threadIdx.x == 0) {
     shared.keys_full.Init(1);
     for (int i = 0; i < kStages; ++i) {
@@ -145,14 +151,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                  max(shared.ranges[0].end, shared.ranges[1].end), key_head * heads,
                                  heads};
   if (warp < 4) {
-    ShrinkRegisters<kLoadingRegisters>();
+    ShrinkRegisters<kNarrowLoadingRegisters<kWidth>>();
     if (threadIdx.x == 0) LoadNarrowTiles(call, walk, shared);
     const int row = static_cast<int>(threadIdx.x) - 32;
     if (row >= 0 && row < kQueries) {
       LoadQueryValues(call, walk, row, shared.values, shared.full, shared.empty);
     }
   } else {
-    GrowRegisters<kMultiplyingRegisters>();
+    GrowRegisters<kNarrowMultiplyingRegisters<kWidth>>();
     const int group = warp / 4 - 1;
     float grad_k[kWidth / 2] = {};
     float grad_v[kWidth / 2] = {};

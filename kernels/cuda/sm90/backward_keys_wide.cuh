@@ -92,7 +92,7 @@ __device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWa
   Mbarrier* unreleased = nullptr;
   shared.k_full.Wait(0);
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
-    const int stage = at.stage;
+    const int stage = Uniform(at.stage);
     float s[kWideTile / 2];
     uint32_t p[kWideTile / 4];
     shared.q_full[stage].Wait(at.parity);
@@ -162,7 +162,7 @@ __device__ inline void MultiplyWideKeys(const WideWalk& walk, WideShared& shared
   Mbarrier* unreleased = nullptr;
   shared.v_full.Wait(0);
   for (int n = 0; n < steps; ++n, at.Next()) {
-    const int stage = at.stage;
+    const int stage = Uniform(at.stage);
     float grad_p[kWideTile / 2];
     uint32_t weights[kWideTile / 4];
     uint32_t grad_s[kWideTile / 4];
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int rank = blockIdx.x % kCluster;
   const int key_head = blockIdx.x / kCluster % call.key_heads;
   const int first_key = (blockIdx.x / kCluster / call.key_heads * kCluster + rank) * kWideTile;
-  const int warp = threadIdx.x / 32;
+  const int warp = Uniform(threadIdx.x / 32);
   if (threadIdx.x == 0) InitWideBarriers(shared, kCluster);
   FindWideRanges<kCluster>(call, shared, first_key, rank);
   if (kCluster == 1) {

@@ -102,27 +102,29 @@ __device__ inline void MultiplyQueries(
   RingPosition<kValueStages> v_at;
   Mbarrier* unreleased = nullptr;
   for (int key = walk.begin; key < walk.end; key += kKeys, k_at.Next(), v_at.Next()) {
+    const int k_stage = Uniform(k_at.stage);
+    const int v_stage = Uniform(v_at.stage);
     if (range.Skips(key, kKeys)) {
       WgmmaWait<0>();
       if (unreleased != nullptr) Release(unreleased);
       unreleased = nullptr;
-      shared.k_full[k_at.stage].Wait(k_at.parity);
-      Release(&shared.k_empty[k_at.stage]);
-      shared.v_full[v_at.stage].Wait(v_at.parity);
-      Release(&shared.v_empty[v_at.stage]);
+      shared.k_full[k_stage].Wait(k_at.parity);
+      Release(&shared.k_empty[k_stage]);
+      shared.v_full[v_stage].Wait(v_at.parity);
+      Release(&shared.v_empty[v_stage]);
       continue;
     }
-    const char* k = shared.k[k_at.stage];
+    const char* k = shared.k[k_stage];
     float s[kKeys / 2];
     float grad_p[kKeys / 2];
     uint32_t grad_s[kKeys / 4];
-    shared.k_full[k_at.stage].Wait(k_at.parity);
+    shared.k_full[k_stage].Wait(k_at.parity);
     WgmmaFence();
     MultiplyRows<kKeys, kWidth, T>(s, q, kBlockQueries, k, kKeys, false);
     WgmmaCommit();
-    shared.v_full[v_at.stage].Wait(v_at.parity);
+    shared.v_full[v_stage].Wait(v_at.parity);
     WgmmaFence();
-    MultiplyRows<kKeys, kWidth, T>(grad_p, grad_out, kBlockQueries, shared.v[v_at.stage], kKeys,
+    MultiplyRows<kKeys, kWidth, T>(grad_p, grad_out, kBlockQueries, shared.v[v_stage], kKeys,
                                    false);
     WgmmaCommit();
     WgmmaWait<2>();  // the step before is done
@@ -137,7 +139,7 @@ __device__ inline void MultiplyQueries(
     }
     WgmmaWait<0>();
     HoldRegisters(grad_p);
-    Release(&shared.v_empty[v_at.stage]);
+    Release(&shared.v_empty[v_stage]);
 #pragma unroll
     for (int i = 0; i < kKeys / 4; ++i) {
       const float delta = rows.delta[i % 2];
@@ -147,7 +149,7 @@ __device__ inline void MultiplyQueries(
     WgmmaFence();
     MultiplyColumns<kWidth, kKeys, T>(grad_q, grad_s, k, kKeys, true);
     WgmmaCommit();
-    unreleased = &shared.k_empty[k_at.stage];
+    unreleased = &shared.k_empty[k_stage];
   }
   WgmmaWait<0>();
   HoldRegisters(grad_q);
@@ -183,7 +185,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int head = blockIdx.x % call.heads;
   const int tiles = (call.queries + kBlockQueries - 1) / kBlockQueries;
   const int first_query = (tiles - 1 - blockIdx.x / call.heads) * kBlockQueries;
-  const int warp = threadIdx.x / 32;
+  const int warp = Uniform(threadIdx.x / 32);
   if (threadIdx.x == 0) StartQueries(call, first_query, head, shared);
   __syncthreads();
   const KeyRange walk = FindKeyRange(call, first_query, kBlockQueries);
