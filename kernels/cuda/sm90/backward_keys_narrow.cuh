@@ -108,11 +108,10 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
     WgmmaWait<1>();
     HoldRegisters(grad_p);
     TransposedGradients(grad_p, s, values);
-    HoldRegisters(grad_p);
-    WgmmaWait<0>();  // the rounded P's registers are free
-    PackOperand<T>(rounded, grad_p);
+    uint32_t grad_s[kQueries / 4];
+    PackOperand<T>(grad_s, grad_p);
     WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T>(grad_k, rounded, tile.q, kQueries, true);
+    MultiplyColumns<kWidth, kQueries, T>(grad_k, grad_s, tile.q, kQueries, true);
     WgmmaCommit();
     unreleased = &shared.empty[stage];
   }

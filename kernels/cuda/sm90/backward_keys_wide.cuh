@@ -10,60 +10,58 @@
 
 namespace osler::cuda::sm90 {
 
-inline constexpr int kWideTile = 64;  // keys, and queries
-inline constexpr int kWideStages = 2;
+inline constexpr int kWideKeys = 64;
 inline constexpr int kWideWidth = 256;
 inline constexpr int kWideLoadingRegisters = 40;
 inline constexpr int kWideMultiplyingRegisters = 232;
 inline constexpr int kWeightsWritten = 1;  // named barriers of the two warpgroups
 inline constexpr int kWeightsRead = 2;
 
+template <int kQueries, int kStages>
 struct alignas(1024) WideShared {
-  char k[kWideTile * kWideWidth * 2], v[kWideTile * kWideWidth * 2];
-  char q[kWideStages][kWideTile * kWideWidth * 2];
-  char grad_out[kWideStages][kWideTile * kWideWidth * 2];
-  uint4 weights[4][128];
-  QueryValues<kWideTile> values[kWideStages];  // full and empty with q
+  char k[kWideKeys * kWideWidth * 2], v[kWideKeys * kWideWidth * 2];
+  char q[kStages][kQueries * kWideWidth * 2];
+  char grad_out[kStages][kQueries * kWideWidth * 2];
+  uint4 weights[kQueries / 16][128];
+  QueryValues<kQueries> values[kStages];  // full and empty with q
   Mbarrier k_full, v_full;
-  Mbarrier q_full[kWideStages], q_empty[kWideStages];
-  Mbarrier grad_out_full[kWideStages], grad_out_empty[kWideStages];
+  Mbarrier q_full[kStages], q_empty[kStages];
+  Mbarrier grad_out_full[kStages], grad_out_empty[kStages];
   QueryRange range;              // of the block's keys
   int32_t walk_begin, walk_end;  // of the cluster's keys
 };
 
-using WideWalk = QueryWalk<kWideTile>;
-
 // A tile of queries, or this block's half of it to both blocks.
-template <int kCluster>
+template <int kCluster, int kQueries>
 __device__ inline void LoadWideTile(char* to, const CUtensorMap* map, Mbarrier* full, int token,
                                     int head, int rank) {
-  full->ArriveExpecting(kWideTile * kWideWidth * 2);
+  full->ArriveExpecting(kQueries * kWideWidth * 2);
   if constexpr (kCluster == 1) {
-    LoadTile<kWideWidth, kWideTile>(to, map, full, token, head);
+    LoadTile<kWideWidth, kQueries>(to, map, full, token, head);
   } else {
 #pragma unroll
     for (int i = 0; i < kWideWidth / kPanelWidth / 2; ++i) {
       const int panel = 2 * rank + i;
-      LoadPanelMulticast(to + panel * kWideTile * 128, map, full, panel * kPanelWidth, token, head,
+      LoadPanelMulticast(to + panel * kQueries * 128, map, full, panel * kPanelWidth, token, head,
                          3);
     }
   }
 }
 
-template <int kCluster>
-__device__ inline void LoadWideTiles(const BackwardCall& call, const WideWalk& walk,
-                                     WideShared& shared, int rank) {
+template <int kCluster, int kQueries, int kStages>
+__device__ inline void LoadWideTiles(const BackwardCall& call, const QueryWalk<kQueries>& walk,
+                                     WideShared<kQueries, kStages>& shared, int rank) {
   const int steps = walk.Steps();
-  RingPosition<kWideStages> at;
-  QueryStep<kWideTile> step(walk);
+  RingPosition<kStages> at;
+  QueryStep<kQueries> step(walk);
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     const int stage = at.stage;
     shared.q_empty[stage].Wait(at.parity ^ 1);
-    LoadWideTile<kCluster>(shared.q[stage], &call.q, &shared.q_full[stage], step.query, step.head,
-                           rank);
+    LoadWideTile<kCluster, kQueries>(shared.q[stage], &call.q, &shared.q_full[stage], step.query,
+                                     step.head, rank);
     shared.grad_out_empty[stage].Wait(at.parity ^ 1);
-    LoadWideTile<kCluster>(shared.grad_out[stage], &call.grad_out, &shared.grad_out_full[stage],
-                           step.query, step.head, rank);
+    LoadWideTile<kCluster, kQueries>(shared.grad_out[stage], &call.grad_out,
+                                     &shared.grad_out_full[stage], step.query, step.head, rank);
   }
 }
 
@@ -79,32 +77,31 @@ __device__ inline void ReleaseInCluster(Mbarrier* empty) {
 }
 
 // dV of the block's keys, and the weights for dS.
-template <class T, bool kSoftCap, int kCluster>
-__device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWalk& walk,
-                                          WideShared& shared, int first_key,
+template <class T, bool kSoftCap, int kCluster, int kQueries, int kStages>
+__device__ inline void MultiplyWideValues(const BackwardCall& call, const QueryWalk<kQueries>& walk,
+                                          WideShared<kQueries, kStages>& shared, int first_key,
                                           float (&grad_v)[kWideWidth / 2]) {
   const QueryRange range = shared.range;
   const int thread = threadIdx.x % 128;
   const int key = first_key + thread / 32 * 16 + thread % 32 / 4;
   const int steps = walk.Steps();
-  RingPosition<kWideStages> at;
-  QueryStep<kWideTile> step(walk);
+  RingPosition<kStages> at;
+  QueryStep<kQueries> step(walk);
   Mbarrier* unreleased = nullptr;
   shared.k_full.Wait(0);
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     const int stage = Uniform(at.stage);
-    float s[kWideTile / 2];
-    uint32_t p[kWideTile / 4];
+    float s[kQueries / 2];
+    uint32_t p[kQueries / 4];
     shared.q_full[stage].Wait(at.parity);
     WgmmaFence();
-    MultiplyRows<kWideTile, kWideWidth, T>(s, shared.k, kWideTile, shared.q[stage], kWideTile,
-                                           false);
+    MultiplyRows<kQueries, kWideWidth, T>(s, shared.k, kWideKeys, shared.q[stage], kQueries, false);
     WgmmaCommit();
     WgmmaWait<1>();  // the step before is done
     if (unreleased != nullptr) ReleaseInCluster<kCluster>(unreleased);
     WgmmaWait<0>();
     HoldRegisters(s);
-    if (range.IsInside(step.query, kWideTile)) {
+    if (range.IsInside(step.query, kQueries)) {
       TransposedProbabilities<T, kSoftCap, false>(s, p, shared.values[stage], key, call);
     } else {
       TransposedProbabilities<T, kSoftCap, true>(s, p, shared.values[stage], key, call);
@@ -112,7 +109,7 @@ __device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWa
     ReleaseInCluster<kCluster>(&shared.q_empty[stage]);
     if (n > 0) NamedSync(kWeightsRead, 256);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kQueries / 16; ++i) {
       uint32_t weights[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -124,7 +121,7 @@ __device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWa
     NamedArrive(kWeightsWritten, 256);
     shared.grad_out_full[stage].Wait(at.parity);
     WgmmaFence();
-    MultiplyColumns<kWideWidth, kWideTile, T>(grad_v, p, shared.grad_out[stage], kWideTile, true);
+    MultiplyColumns<kWideWidth, kQueries, T>(grad_v, p, shared.grad_out[stage], kQueries, true);
     WgmmaCommit();
     unreleased = &shared.grad_out_empty[stage];
   }
@@ -133,13 +130,13 @@ __device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWa
 }
 
 // dSᵀ, rounded, of dPᵀ and the other warpgroup's weights.
-template <class T>
-__device__ inline void WeightedGradients(uint32_t (&grads)[kWideTile / 4],
-                                         const float (&grad_p)[kWideTile / 2],
-                                         const uint32_t (&weights)[kWideTile / 4],
-                                         const QueryValues<kWideTile>& values) {
+template <class T, int kQueries>
+__device__ inline void WeightedGradients(uint32_t (&grads)[kQueries / 4],
+                                         const float (&grad_p)[kQueries / 2],
+                                         const uint32_t (&weights)[kQueries / 4],
+                                         const QueryValues<kQueries>& values) {
 #pragma unroll
-  for (int j = 0; j < kWideTile / 8; ++j) {
+  for (int j = 0; j < kQueries / 8; ++j) {
     const int column = 8 * j + threadIdx.x % 4 * 2;
     const float2 delta = *reinterpret_cast<const float2*>(values.delta + column);
 #pragma unroll
@@ -153,23 +150,24 @@ __device__ inline void WeightedGradients(uint32_t (&grads)[kWideTile / 4],
 }
 
 // dK of the block's keys, before the scale.
-template <class T, int kCluster>
-__device__ inline void MultiplyWideKeys(const WideWalk& walk, WideShared& shared,
+template <class T, int kCluster, int kQueries, int kStages>
+__device__ inline void MultiplyWideKeys(const QueryWalk<kQueries>& walk,
+                                        WideShared<kQueries, kStages>& shared,
                                         float (&grad_k)[kWideWidth / 2]) {
   const int thread = threadIdx.x % 128;
   const int steps = walk.Steps();
-  RingPosition<kWideStages> at;
+  RingPosition<kStages> at;
   Mbarrier* unreleased = nullptr;
   shared.v_full.Wait(0);
   for (int n = 0; n < steps; ++n, at.Next()) {
     const int stage = Uniform(at.stage);
-    float grad_p[kWideTile / 2];
-    uint32_t weights[kWideTile / 4];
-    uint32_t grad_s[kWideTile / 4];
+    float grad_p[kQueries / 2];
+    uint32_t weights[kQueries / 4];
+    uint32_t grad_s[kQueries / 4];
     shared.grad_out_full[stage].Wait(at.parity);
     WgmmaFence();
-    MultiplyRows<kWideTile, kWideWidth, T>(grad_p, shared.v, kWideTile, shared.grad_out[stage],
-                                           kWideTile, false);
+    MultiplyRows<kQueries, kWideWidth, T>(grad_p, shared.v, kWideKeys, shared.grad_out[stage],
+                                          kQueries, false);
     WgmmaCommit();
     WgmmaWait<1>();  // the step before is done
     if (unreleased != nullptr) ReleaseInCluster<kCluster>(unreleased);
@@ -179,7 +177,7 @@ __device__ inline void MultiplyWideKeys(const WideWalk& walk, WideShared& shared
     shared.q_full[stage].Wait(at.parity);
     NamedSync(kWeightsWritten, 256);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kQueries / 16; ++i) {
       const uint4 four = shared.weights[i][thread];
       weights[4 * i] = four.x;
       weights[4 * i + 1] = four.y;
@@ -189,7 +187,7 @@ __device__ inline void MultiplyWideKeys(const WideWalk& walk, WideShared& shared
     if (n + 1 < steps) NamedArrive(kWeightsRead, 256);
     WeightedGradients<T>(grad_s, grad_p, weights, shared.values[stage]);
     WgmmaFence();
-    MultiplyColumns<kWideWidth, kWideTile, T>(grad_k, grad_s, shared.q[stage], kWideTile, true);
+    MultiplyColumns<kWideWidth, kQueries, T>(grad_k, grad_s, shared.q[stage], kQueries, true);
     WgmmaCommit();
     unreleased = &shared.q_empty[stage];
   }
@@ -197,11 +195,12 @@ __device__ inline void MultiplyWideKeys(const WideWalk& walk, WideShared& shared
   HoldRegisters(grad_k);
 }
 
-__device__ inline void InitWideBarriers(WideShared& shared, int cluster) {
+template <int kQueries, int kStages>
+__device__ inline void InitWideBarriers(WideShared<kQueries, kStages>& shared, int cluster) {
   shared.k_full.Init(1);
   shared.v_full.Init(1);
-  for (int i = 0; i < kWideStages; ++i) {
-    shared.q_full[i].Init(1 + kWideTile);
+  for (int i = 0; i < kStages; ++i) {
+    shared.q_full[i].Init(1 + kQueries);
     shared.grad_out_full[i].Init(1);
     shared.q_empty[i].Init(8 * cluster);
     shared.grad_out_empty[i].Init(8 * cluster);
@@ -210,29 +209,30 @@ __device__ inline void InitWideBarriers(WideShared& shared, int cluster) {
 }
 
 // Six warps find the block's and the cluster's ranges.
-template <int kCluster>
-__device__ inline void FindWideRanges(const BackwardCall& call, WideShared& shared, int first_key,
+template <int kCluster, int kQueries, int kStages>
+__device__ inline void FindWideRanges(const BackwardCall& call,
+                                      WideShared<kQueries, kStages>& shared, int first_key,
                                       int rank) {
   const int which = threadIdx.x / 32;
   if (which >= 6) return;
-  const int cluster_key = first_key - rank * kWideTile;
+  const int cluster_key = first_key - rank * kWideKeys;
   const int32_t found = which < 4
-                            ? FindRangeEnd(call, first_key, kWideTile, which)
-                            : FindRangeEnd(call, cluster_key, kCluster * kWideTile, which - 4);
+                            ? FindRangeEnd(call, first_key, kWideKeys, which)
+                            : FindRangeEnd(call, cluster_key, kCluster * kWideKeys, which - 4);
   if (threadIdx.x % 32 == 0) {
     int32_t* to = which < 4 ? &shared.range.begin + which : &shared.walk_begin + (which - 4);
     *to = found;
   }
 }
 
-template <class T, bool kSoftCap, int kCluster>
+template <class T, bool kSoftCap, int kCluster, int kQueries, int kStages>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     WideKeysKernel(const __grid_constant__ BackwardCall call) {
   extern __shared__ __align__(1024) char memory[];
-  auto& shared = *reinterpret_cast<WideShared*>(memory);
+  auto& shared = *reinterpret_cast<WideShared<kQueries, kStages>*>(memory);
   const int rank = blockIdx.x % kCluster;
   const int key_head = blockIdx.x / kCluster % call.key_heads;
-  const int first_key = (blockIdx.x / kCluster / call.key_heads * kCluster + rank) * kWideTile;
+  const int first_key = (blockIdx.x / kCluster / call.key_heads * kCluster + rank) * kWideKeys;
   const int warp = Uniform(threadIdx.x / 32);
   if (threadIdx.x == 0) InitWideBarriers(shared, kCluster);
   FindWideRanges<kCluster>(call, shared, first_key, rank);
@@ -242,19 +242,19 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     SyncCluster();
   }
   const int heads = call.heads / call.key_heads;
-  const WideWalk walk{shared.walk_begin, shared.walk_end, key_head * heads, heads};
+  const QueryWalk<kQueries> walk{shared.walk_begin, shared.walk_end, key_head * heads, heads};
   const bool empty = walk.Steps() == 0;
   if (warp < 4) {
     ShrinkRegisters<kWideLoadingRegisters>();
     if (threadIdx.x == 0 && !empty) {
       shared.k_full.ArriveExpecting(sizeof(shared.k));
-      LoadTile<kWideWidth, kWideTile>(shared.k, &call.k, &shared.k_full, first_key, key_head);
+      LoadTile<kWideWidth, kWideKeys>(shared.k, &call.k, &shared.k_full, first_key, key_head);
       shared.v_full.ArriveExpecting(sizeof(shared.v));
-      LoadTile<kWideWidth, kWideTile>(shared.v, &call.v, &shared.v_full, first_key, key_head);
+      LoadTile<kWideWidth, kWideKeys>(shared.v, &call.v, &shared.v_full, first_key, key_head);
       LoadWideTiles<kCluster>(call, walk, shared, rank);
     }
     const int row = static_cast<int>(threadIdx.x) - 32;
-    if (row >= 0 && row < kWideTile) {
+    if (row >= 0 && row < kQueries) {
       LoadQueryValues(call, walk, row, shared.values, shared.q_full, shared.q_empty);
     }
   } else {
@@ -273,14 +273,15 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (kCluster > 1) SyncCluster();  // the other block may still write here
 }
 
-template <class T, bool kSoftCap, int kCluster>
+template <class T, bool kSoftCap, int kCluster, int kQueries, int kStages>
 int LaunchWideKeys(const AttentionBackward& arguments, cudaStream_t stream) {
   BackwardCall call = DescribeBackward(arguments);
-  if (!MapTiles(&call, arguments, kWideTile, kWideTile)) return kUnsupported;
-  constexpr int kKeys = kCluster * kWideTile;
+  if (!MapTiles(&call, arguments, kQueries, kWideKeys)) return kUnsupported;
+  constexpr int kKeys = kCluster * kWideKeys;
   const int64_t clusters = static_cast<int64_t>((call.keys + kKeys - 1) / kKeys) * call.key_heads;
-  return LaunchBackward(WideKeysKernel<T, kSoftCap, kCluster>, clusters * kCluster, kCluster,
-                        sizeof(WideShared), call, stream);
+  return LaunchBackward(WideKeysKernel<T, kSoftCap, kCluster, kQueries, kStages>,
+                        clusters * kCluster, kCluster, sizeof(WideShared<kQueries, kStages>), call,
+                        stream);
 }
 
 }  // namespace osler::cuda::sm90
