@@ -65,6 +65,7 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
 #define OSLER_R8(a, b, c, d, e, f, g, h) \
   "%" #a ",%" #b ",%" #c ",%" #d ",%" #e ",%" #f ",%" #g ",%" #h
 #define OSLER_REGISTERS_16 OSLER_R16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define OSLER_REGISTERS_24 OSLER_REGISTERS_16 "," OSLER_R8(16, 17, 18, 19, 20, 21, 22, 23)
 #define OSLER_REGISTERS_32 \
   OSLER_REGISTERS_16 "," OSLER_R16(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
 #define OSLER_REGISTERS_40 OSLER_REGISTERS_32 "," OSLER_R8(32, 33, 34, 35, 36, 37, 38, 39)
@@ -89,6 +90,7 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
 #define OSLER_D16(d, i) OSLER_D8(d, i), OSLER_D8(d, i + 8)
 #define OSLER_D32(d, i) OSLER_D16(d, i), OSLER_D16(d, i + 16)
 #define OSLER_VALUES_16(d) OSLER_D16(d, 0)
+#define OSLER_VALUES_24(d) OSLER_D16(d, 0), OSLER_D8(d, 16)
 #define OSLER_VALUES_32(d) OSLER_D32(d, 0)
 #define OSLER_VALUES_40(d) OSLER_D32(d, 0), OSLER_D8(d, 32)
 #define OSLER_VALUES_48(d) OSLER_D32(d, 0), OSLER_D16(d, 32)
@@ -130,6 +132,7 @@ struct Wgmma;
     }                                                                                            \
   };
 #define OSLER_NEXT_16 "22"
+#define OSLER_NEXT_24 "30"
 #define OSLER_NEXT_32 "38"
 #define OSLER_NEXT_40 "46"
 #define OSLER_NEXT_48 "54"
@@ -143,6 +146,7 @@ struct Wgmma;
   OSLER_WGMMA(N, r, __VA_ARGS__, __half, "f16")
 
 OSLER_WGMMA_BOTH(32, 16, 16, 17, 18, 19, 20, 21)
+OSLER_WGMMA_BOTH(48, 24, 24, 25, 26, 27, 28, 29)
 OSLER_WGMMA_BOTH(64, 32, 32, 33, 34, 35, 36, 37)
 OSLER_WGMMA_BOTH(80, 40, 40, 41, 42, 43, 44, 45)
 OSLER_WGMMA_BOTH(96, 48, 48, 49, 50, 51, 52, 53)
@@ -160,12 +164,14 @@ OSLER_WGMMA_BOTH(256, 128, 128, 129, 130, 131, 132, 133)
 template <int N, int kInner, class T>
 __device__ inline void MultiplyRows(float (&d)[N / 2], const char* a, int a_rows, const char* b,
                                     int b_rows, bool accumulate) {
+  const uint64_t first_a = RowsOperand(a);
+  const uint64_t first_b = RowsOperand(b);
 #pragma unroll
   for (int k = 0; k < kInner / 16; ++k) {
     const int panel = k / 4;
     const int within = (k % 4) * 32;
-    Wgmma<N, T>::template Shared<0>(d, RowsOperand(a + panel * a_rows * 128 + within),
-                                    RowsOperand(b + panel * b_rows * 128 + within),
+    Wgmma<N, T>::template Shared<0>(d, first_a + ((panel * a_rows * 128 + within) >> 4),
+                                    first_b + ((panel * b_rows * 128 + within) >> 4),
                                     accumulate || k > 0);
   }
 }
@@ -175,9 +181,10 @@ __device__ inline void MultiplyRows(float (&d)[N / 2], const char* a, int a_rows
 template <int N, int kInner, class T>
 __device__ inline void MultiplyColumns(float (&d)[N / 2], const uint32_t (&a)[kInner / 4],
                                        const char* b, int b_rows, bool accumulate) {
+  const uint64_t first_b = ColumnsOperand(b, b_rows * 128);
 #pragma unroll
   for (int k = 0; k < kInner / 16; ++k) {
-    Wgmma<N, T>::template Registers<1>(d, a + 4 * k, ColumnsOperand(b + k * 16 * 128, b_rows * 128),
+    Wgmma<N, T>::template Registers<1>(d, a + 4 * k, first_b + ((k * 16 * 128) >> 4),
                                        accumulate || k > 0);
   }
 }
@@ -190,6 +197,12 @@ __device__ inline uint32_t PackPair(float low, float high, __nv_bfloat16 /*type*
 __device__ inline uint32_t PackPair(float low, float high, __half /*type*/) {
   const __half2 pair = __floats2half2_rn(low, high);
   return reinterpret_cast<const uint32_t&>(pair);
+}
+__device__ inline float2 UnpackPair(uint32_t pair, __nv_bfloat16 /*type*/) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
+}
+__device__ inline float2 UnpackPair(uint32_t pair, __half /*type*/) {
+  return __half22float2(reinterpret_cast<const __half2&>(pair));
 }
 // A whole D as the A of the next product.
 template <class T, int kValues>
