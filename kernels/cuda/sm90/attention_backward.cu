@@ -19,9 +19,9 @@ BackwardCall DescribeBackward(const AttentionBackward& arguments) {
   constexpr float kLog2E = 1.4426950408889634f;
   const AttentionInput& in = arguments.in;
   BackwardCall call{};
-  call.grad_q = arguments.grad_q;
-  call.grad_k = arguments.grad_k;
-  call.grad_v = arguments.grad_v;
+  call.grad_q = MakeOutputRows(arguments.grad_q, arguments.grad_element);
+  call.grad_k = MakeOutputRows(arguments.grad_k, arguments.grad_element);
+  call.grad_v = MakeOutputRows(arguments.grad_v, arguments.grad_element);
   call.lo = in.lo;
   call.hi = in.hi;
   call.queries = in.queries;
@@ -36,7 +36,6 @@ BackwardCall DescribeBackward(const AttentionBackward& arguments) {
   const bool soft_cap = in.soft_cap > 0.0f;
   call.inner = soft_cap ? 2.0f * kLog2E * in.scale / in.soft_cap : kLog2E * in.scale;
   call.outer = kLog2E * in.soft_cap;
-  call.wide_grads = arguments.grad_element == Element::kFp32;
   return call;
 }
 

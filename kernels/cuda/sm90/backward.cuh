@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/sm90/attention_output.cuh"
 #include "kernels/cuda/sm90/barrier.cuh"
 #include "kernels/cuda/sm90/tma.cuh"
 #include "kernels/cuda/sm90/wgmma.cuh"
@@ -21,7 +22,7 @@ inline constexpr int kMultiplyingRegisters = 240;
 
 struct BackwardCall {
   CUtensorMap q, k, v, grad_out;
-  Rows grad_q, grad_k, grad_v;
+  OutputRows grad_q, grad_k, grad_v;
   const int32_t* lo;
   const int32_t* hi;
   const float* lse2;   // [heads][padded_queries], lse · log2(e); +∞ for rows that see nothing
@@ -30,7 +31,6 @@ struct BackwardCall {
   float scale;
   // log2(e) · score = product · inner, or outer · tanh(product · inner / (2 · log2(e))).
   float inner, outer;
-  bool wide_grads;  // the gradients are fp32
 };
 
 // A launch of one of the kernels, with so much shared memory; 0 or a cudaError_t.
@@ -110,59 +110,13 @@ __device__ inline void Release(Mbarrier* empty) {
   if (threadIdx.x % 32 == 0) empty->Arrive();
 }
 
-// Of the four lanes of a quad, each with a value for each: lane t gets the t-th of all, by lane.
-__device__ inline void TransposeQuad(uint32_t (&values)[4]) {
-  const bool odd = threadIdx.x % 2 != 0;
-  const bool high = threadIdx.x % 4 >= 2;
-  uint32_t mixed[4];
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const uint32_t other = __shfl_xor_sync(~0u, odd ? values[i] : values[i + 1], 1);
-    mixed[i] = odd ? other : values[i];
-    mixed[i + 1] = odd ? values[i + 1] : other;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint32_t other = __shfl_xor_sync(~0u, high ? mixed[i] : mixed[i + 2], 2);
-    values[i] = high ? other : mixed[i];
-    values[i + 2] = high ? mixed[i + 2] : other;
-  }
-}
-
-// factor · d, a warpgroup's 64 rows, to the rows from `token` on that are before `tokens`.
-template <class T, int kWidth>
-__device__ inline void StoreRows(const float (&d)[kWidth / 2], float factor, const Rows& rows,
-                                 bool wide, int head, int token, int tokens, int width) {
-  const int lane = threadIdx.x % 32;
-  const int first_row = token + threadIdx.x % 128 / 32 * 16 + lane / 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = first_row + half * 8;
-    const int64_t offset = row * rows.token_stride + head * rows.head_stride;
-#pragma unroll
-    for (int group = 0; group < kWidth / 8; group += 4) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int i = 4 * (group + j) + 2 * half;
-        const int column = (group + j) * 8 + lane % 4 * 2;
-        const float low = d[i] * factor;
-        const float high = d[i + 1] * factor;
-        if (wide && row < tokens && column < width) {
-          float* to = static_cast<float*>(rows.data) + offset + column;
-          *reinterpret_cast<float2*>(to) = float2{low, high};
-        }
-        pairs[j] = PackPair(low, high, T{});
-      }
-      if (wide) continue;
-      TransposeQuad(pairs);
-      const int column = (group + lane % 4) * 8;
-      if (row < tokens && column < width) {
-        T* to = static_cast<T*>(rows.data) + offset + column;
-        *reinterpret_cast<uint4*>(to) = uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
-      }
-    }
-  }
+// factor · d, a warpgroup's 64 rows, to the rows from `first` on that are before `end`.
+template <class T, int kValues>
+__device__ inline void StoreGradients(const float (&d)[kValues], float factor,
+                                      const OutputRows& rows, int head, int first, int end,
+                                      int width) {
+  const int row = first + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  StoreRows<T>(rows, d, {row, row + 8}, end, head, {factor, factor}, width);
 }
 
 }  // namespace osler::cuda::sm90

@@ -166,10 +166,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     shared.keys_full.Wait(0);
     MultiplyNarrow<T, kSoftCap>(call, walk, shared, group, first_key, grad_k, grad_v);
     const int first = first_key + group * 64;
-    StoreRows<T, kWidth>(grad_v, 1.0f, call.grad_v, call.wide_grads, key_head, first, call.keys,
-                         call.width);
-    StoreRows<T, kWidth>(grad_k, call.scale, call.grad_k, call.wide_grads, key_head, first,
-                         call.keys, call.width);
+    StoreGradients<T>(grad_v, 1.0f, call.grad_v, key_head, first, call.keys, call.width);
+    StoreGradients<T>(grad_k, call.scale, call.grad_k, key_head, first, call.keys, call.width);
   }
 }
 

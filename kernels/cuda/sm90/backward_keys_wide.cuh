@@ -266,9 +266,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     } else {
       if (!empty) MultiplyWideKeys<T, kCluster>(walk, shared, grads);
     }
-    StoreRows<T, kWideWidth>(grads, warp < 8 ? 1.0f : call.scale,
-                             warp < 8 ? call.grad_v : call.grad_k, call.wide_grads, key_head,
-                             first_key, call.keys, call.width);
+    StoreGradients<T>(grads, warp < 8 ? 1.0f : call.scale, warp < 8 ? call.grad_v : call.grad_k,
+                      key_head, first_key, call.keys, call.width);
   }
   if (kCluster > 1) SyncCluster();  // the other block may still write here
 }

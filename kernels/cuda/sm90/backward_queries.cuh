@@ -205,8 +205,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     shared.q_full.Wait(0);
     shared.grad_out_full.Wait(0);
     MultiplyQueries<T, kSoftCap>(call, walk, range, rows, group, shared, grad_q);
-    StoreRows<T, kWidth>(grad_q, call.scale, call.grad_q, call.wide_grads, head, first,
-                         call.queries, call.width);
+    StoreGradients<T>(grad_q, call.scale, call.grad_q, head, first, call.queries, call.width);
   }
 }
 
