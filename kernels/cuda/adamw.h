@@ -1,7 +1,7 @@
 // AdamW and the gradients' norm over lists of tensors on CUDA.
 //
-// trainer/optim/adamw.h says what is computed. Tensors are dense; lists are host memory and are read
-// before the call returns. As in kernels/cuda/rms_norm.h: device pointers, deterministic,
+// trainer/optim/adamw.h says what is computed. Tensors are dense; lists are host memory and are
+// read before the call returns. As in kernels/cuda/rms_norm.h: device pointers, deterministic,
 // asynchronous, thread-safe; 16-byte accesses for tensors whose addresses allow them.
 #pragma once
 
@@ -45,7 +45,8 @@ struct SquaresSum {
   double* workspace;  // osler_squares_sum_workspace() numbers
 };
 
-// factor = multiplier · min(1, clip / (norm + 1e-6)), with norm = multiplier · √sum; clip 0: no clip.
+// factor = multiplier · min(1, clip / (norm + 1e-6)), with norm = multiplier · √sum; clip 0: no
+// clip.
 struct ClipFactor {
   const double* sum;
   double multiplier, clip;

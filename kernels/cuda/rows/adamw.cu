@@ -67,8 +67,7 @@ __device__ inline void UpdateEight(const List& list, const Entry& entry, float f
   StoreEight(entry.master, i, Element::kFp32, master);
   StoreEight(entry.exp_avg, i, list.moment_element, first);
   StoreEight(entry.exp_avg_sq, i, list.moment_element, second);
-  if (entry.parameter != nullptr)
-    StoreEight(entry.parameter, i, list.parameter_element, master);
+  if (entry.parameter != nullptr) StoreEight(entry.parameter, i, list.parameter_element, master);
 }
 
 __device__ inline void UpdateOne(const List& list, const Entry& entry, float factor, int64_t i) {
@@ -78,17 +77,15 @@ __device__ inline void UpdateOne(const List& list, const Entry& entry, float fac
   entry.master[i] = v.master;
   StoreOne(entry.exp_avg, i, list.moment_element, v.exp_avg);
   StoreOne(entry.exp_avg_sq, i, list.moment_element, v.exp_avg_sq);
-  if (entry.parameter != nullptr)
-    StoreOne(entry.parameter, i, list.parameter_element, v.master);
+  if (entry.parameter != nullptr) StoreOne(entry.parameter, i, list.parameter_element, v.master);
 }
 
 __global__ void __launch_bounds__(kThreads) AdamWKernel(const __grid_constant__ List list) {
   const Entry& entry = list.entries[EntryOfChunk(list, blockIdx.x)];
   const int64_t begin = int64_t{blockIdx.x - entry.first_chunk} * kChunk;
   const auto length = static_cast<int>(min(int64_t{kChunk}, entry.count - begin));
-  const float factor =
-      list.device_factor == nullptr ? list.gradient_factor
-                                    : list.gradient_factor * *list.device_factor;
+  const float factor = list.device_factor == nullptr ? list.gradient_factor
+                                                     : list.gradient_factor * *list.device_factor;
   const int packed = entry.packed != 0 ? length / 8 * 8 : 0;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = 8 * thread; i < packed; i += 8 * kThreads)

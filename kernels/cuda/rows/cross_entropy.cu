@@ -65,14 +65,13 @@ __global__ void __launch_bounds__(kThreads) GradientKernel(const CrossEntropyRow
     const bool none = in.targets[row] < 0;
     const int64_t target = none ? -1 : in.targets[row] - in.begin;
     const Gradient<kCap> gradient(in, in.max[row], in.sum[row]);
-    const int first = static_cast<int>(blockIdx.x) * kAtATime * kThreads +
-                      static_cast<int>(threadIdx.x);
+    const int first =
+        static_cast<int>(blockIdx.x) * kAtATime * kThreads + static_cast<int>(threadIdx.x);
     Pack<T, kLanes> z[kAtATime] = {};
 #pragma unroll
     for (int k = 0; k < kAtATime; ++k) {
       const int pack = first + k * kThreads;
-      if (pack < parts.packs && !none)
-        z[k] = LoadPack<T, kLanes>(parts.row, parts.PackBegin(pack));
+      if (pack < parts.packs && !none) z[k] = LoadPack<T, kLanes>(parts.row, parts.PackBegin(pack));
     }
 #pragma unroll
     for (int k = 0; k < kAtATime; ++k) {

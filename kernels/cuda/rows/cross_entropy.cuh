@@ -104,8 +104,8 @@ struct Gradient {
 
 // What is stored of a row once its softmax is known; z is its target's, without the cap.
 template <bool kCap>
-__device__ inline void StoreTerms(const CrossEntropyRows& in, int64_t row, ExpSum whole,
-                                  bool here, float z) {
+__device__ inline void StoreTerms(const CrossEntropyRows& in, int64_t row, ExpSum whole, bool here,
+                                  float z) {
   const float target = here ? Capped<kCap>(in.soft_cap)(z) : 0;
   in.max[row] = whole.max;
   in.sum[row] = whole.sum;
@@ -114,7 +114,8 @@ __device__ inline void StoreTerms(const CrossEntropyRows& in, int64_t row, ExpSu
   in.loss[row] = in.targets[row] < 0 ? 0 : logf(whole.sum) - (target - whole.max);
 }
 
-// Returns 0, a cudaError_t, or kUnsupported: a row that does not fit, or a device that is no Hopper.
+// Returns 0, a cudaError_t, or kUnsupported: a row that does not fit, or a device that is no
+// Hopper.
 int CrossEntropyInClusters(const CrossEntropyRows& in, cudaStream_t stream);
 
 }  // namespace osler::cuda

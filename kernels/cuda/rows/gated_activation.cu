@@ -175,8 +175,7 @@ int osler_gated_backward(const osler::cuda::GatedBackward* arguments, void* stre
   if (in.rows == 0 || in.width == 0) return cudaSuccess;
   return ForElement(in.element, [&](auto element) {
     using T = decltype(element);
-    return Launch<T>(in,
-                     AreWide<T>(in.width, in.grad, in.gate, in.up, in.grad_gate, in.grad_up),
+    return Launch<T>(in, AreWide<T>(in.width, in.grad, in.gate, in.up, in.grad_gate, in.grad_up),
                      static_cast<cudaStream_t>(stream));
   });
 }

@@ -13,8 +13,7 @@ constexpr int kThreads = 256, kAtATime = 2;
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads)
     MergeKernel(const MergeAttention in, const int group_lanes) {
-  const int64_t row =
-      (int64_t{blockIdx.x} * kThreads + threadIdx.x) / group_lanes;
+  const int64_t row = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / group_lanes;
   const int lane = static_cast<int>(threadIdx.x) % group_lanes;
   const bool present = row < in.rows;
   const float other_lse = present ? in.part_lse[row] : -INFINITY;

@@ -18,7 +18,8 @@ template <typename T, int kLanes>
 inline constexpr int kHeadPairs = kLanes == 1 ? kMaxHeadWidth / 64 : 1;
 
 inline int GroupLanes(int width, int lanes) {
-  return std::min(32, static_cast<int>(std::bit_ceil(static_cast<unsigned>(CeilDiv(width / 2, lanes)))));
+  return std::min(
+      32, static_cast<int>(std::bit_ceil(static_cast<unsigned>(CeilDiv(width / 2, lanes)))));
 }
 
 template <typename T, int kLanes>
@@ -43,9 +44,7 @@ struct RopeWalk {
     step = int64_t{gridDim.x} * groups;
   }
   __device__ int64_t token() const { return item / items_a_token; }
-  __device__ int head() const {
-    return static_cast<int>(item % items_a_token) * kHeadsAtATime;
-  }
+  __device__ int head() const { return static_cast<int>(item % items_a_token) * kHeadsAtATime; }
 };
 
 __device__ inline int64_t At(const Rows& rows, int64_t token, int head) {
@@ -85,8 +84,8 @@ struct Turn {
 
 template <typename T>
 bool RopeIsWide(const RopeShape& shape) {
-  return shape.width % (2 * kWideLanes<T>) == 0 &&
-         shape.width <= 64 * kWideLanes<T> && AllAligned16(shape.cos, shape.sin);
+  return shape.width % (2 * kWideLanes<T>) == 0 && shape.width <= 64 * kWideLanes<T> &&
+         AllAligned16(shape.cos, shape.sin);
 }
 
 template <typename T>
@@ -97,9 +96,8 @@ bool RowsAreWide(const Rows& rows) {
 
 inline int RopeBlocks(const RopeShape& shape, int group_lanes, int blocks_a_multiprocessor) {
   const int64_t items = shape.tokens * CeilDiv(shape.heads, kHeadsAtATime);
-  return static_cast<int>(
-      std::min<int64_t>(int64_t{Multiprocessors()} * blocks_a_multiprocessor,
-                        CeilDiv(items, kRopeThreads / group_lanes)));
+  return static_cast<int>(std::min<int64_t>(int64_t{Multiprocessors()} * blocks_a_multiprocessor,
+                                            CeilDiv(items, kRopeThreads / group_lanes)));
 }
 
 inline bool IsSupported(const RopeShape& shape, bool weighted) {

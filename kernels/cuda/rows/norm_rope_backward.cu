@@ -33,8 +33,8 @@ __device__ float Dot(const HeadPacks<T, kLanes>& grad, const HeadPacks<T, kLanes
 #pragma unroll
   for (int lane = 0; lane < kLanes; ++lane) {
     const Pair d = TurnedBack(grad, k, lane, turn);
-    dot += d.first * gain[lane] * x.first[k][lane] +
-           d.second * gain[half + lane] * x.second[k][lane];
+    dot +=
+        d.first * gain[lane] * x.first[k][lane] + d.second * gain[half + lane] * x.second[k][lane];
   }
   return dot;
 }
@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
       const bool here = present && head + h < shape.heads;
       grad[h] = LoadHead<T, kLanes>(in.grad.data, At(in.grad, token, head + h), half, walk.lane,
                                     group_lanes, here);
-      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane,
-                                 group_lanes, here);
+      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane, group_lanes,
+                                 here);
       if (here) r[h] = in.inverse_rms[token * shape.heads + head + h];
     }
 #pragma unroll

@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(kRopeThreads)
     float r[kHeadsAtATime];
 #pragma unroll
     for (int h = 0; h < kHeadsAtATime; ++h) {
-      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane,
-                                 group_lanes, present && head + h < shape.heads);
+      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane, group_lanes,
+                                 present && head + h < shape.heads);
     }
 #pragma unroll
     for (int h = 0; h < kHeadsAtATime; ++h) {
@@ -120,8 +120,7 @@ int LaunchWith(const NormRopeForward& in, cudaStream_t stream) {
 
 template <typename T>
 int Launch(const NormRopeForward& in, cudaStream_t stream) {
-  const bool wide =
-      RopeIsWide<T>(in.shape) && RowsAreWide<T>(in.x) && RowsAreWide<T>(in.y);
+  const bool wide = RopeIsWide<T>(in.shape) && RowsAreWide<T>(in.x) && RowsAreWide<T>(in.y);
   return wide ? LaunchWith<T, kWideLanes<T>>(in, stream) : LaunchWith<T, 1>(in, stream);
 }
 

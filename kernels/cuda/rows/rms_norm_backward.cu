@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(kThreads)
     RowPacks<T, kLanes> own;
     own.Load(in, row * in.width, first, step);
     const float r = in.inverse_rms[row];
-    const float dot =
-        GroupSum<Barrier::kOfGroup>(own.Dot(gain, in.width, first, step), scratch[turn][threadIdx.y]);
+    const float dot = GroupSum<Barrier::kOfGroup>(own.Dot(gain, in.width, first, step),
+                                                  scratch[turn][threadIdx.y]);
     const float c = dot / static_cast<float>(in.width) * r * r * r;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
@@ -108,8 +108,8 @@ template <typename T, int kLanes>
 int LaunchWith(const RmsNormBackward& in, cudaStream_t stream) {
   const unsigned group = GroupThreads(in.width, kThreadElements);
   const dim3 block(group, kThreads / group);
-  const auto blocks = static_cast<int>(
-      std::min<int64_t>(Multiprocessors(), CeilDiv(in.rows, block.y)));
+  const auto blocks =
+      static_cast<int>(std::min<int64_t>(Multiprocessors(), CeilDiv(in.rows, block.y)));
   const int bytes = 16 * static_cast<int>(CeilDiv(in.width, 4));
   const cudaError_t allowed = cudaFuncSetAttribute(
       RmsNormBackwardKernel<T, kLanes>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
@@ -144,8 +144,7 @@ int osler_rms_norm_backward(const osler::cuda::RmsNormBackward* arguments, void*
                ? cudaSuccess
                : cudaMemsetAsync(in.grad_weight, 0, sizeof(float) * in.width, on);
   }
-  return ForElement(in.element,
-                    [&](auto element) { return Launch<decltype(element)>(in, on); });
+  return ForElement(in.element, [&](auto element) { return Launch<decltype(element)>(in, on); });
 }
 
 int64_t osler_rms_norm_workspace(int32_t width) {

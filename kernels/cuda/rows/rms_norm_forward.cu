@@ -79,8 +79,8 @@ int LaunchWith(const RmsNormForward& in, cudaStream_t stream) {
 template <typename T>
 int Launch(const RmsNormForward& in, cudaStream_t stream) {
   constexpr int kWide = kWideLanes<T>;
-  const bool wide = in.width % kWide == 0 &&
-                    AllAligned16(in.x, in.residual, in.weight, in.sum, in.y);
+  const bool wide =
+      in.width % kWide == 0 && AllAligned16(in.x, in.residual, in.weight, in.sum, in.y);
   return wide ? LaunchWith<T, kWide>(in, stream) : LaunchWith<T, 1>(in, stream);
 }
 

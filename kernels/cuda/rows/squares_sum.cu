@@ -112,8 +112,7 @@ int osler_squares_sum(const osler::cuda::SquaresSum* arguments, void* stream) {
   for (int64_t i = 0; i < arguments->count; ++i) {
     const NormTensor& tensor = arguments->tensors[i];
     if (tensor.count > 0) {
-      list.entries[list.count++] = {tensor.data, tensor.count, list.chunks,
-                                    Aligned16(tensor.data)};
+      list.entries[list.count++] = {tensor.data, tensor.count, list.chunks, Aligned16(tensor.data)};
       list.chunks += Chunks(tensor.count);
     }
     if (list.count < kMaxEntries && i + 1 < arguments->count) continue;

@@ -1,5 +1,5 @@
-// Lists of tensors as one grid: each block takes a chunk of one tensor. A list is a kernel argument,
-// so it is copied with the launch and needs no memory of the device.
+// Lists of tensors as one grid: each block takes a chunk of one tensor. A list is a kernel
+// argument, so it is copied with the launch and needs no memory of the device.
 #pragma once
 
 #include "kernels/cuda/rows/launch.h"

@@ -102,8 +102,7 @@ template <typename T>
 int Launch(const CrossEntropyRows& in, cudaStream_t stream) {
   constexpr int kLanes = kWideLanes<T>;
   const int64_t threads = 32 * CeilDiv(in.width, 32 * kLanes * kPacks * kClusterBlocks);
-  if (in.width % kLanes != 0 || !Aligned16(in.logits) || threads > kMaxThreads)
-    return kUnsupported;
+  if (in.width % kLanes != 0 || !Aligned16(in.logits) || threads > kMaxThreads) return kUnsupported;
   const auto blocks = static_cast<unsigned>(in.rows * kClusterBlocks);
   if (in.soft_cap == 0) {
     ClusterKernel<T, false><<<blocks, static_cast<unsigned>(threads), 0, stream>>>(in);
