@@ -3,7 +3,7 @@
 namespace osler::cuda {
 namespace {
 
-constexpr int kColumns = 32, kSlices = 8;
+constexpr int kColumns = 32, kSlices = 16;
 
 __global__ void __launch_bounds__(kColumns* kSlices)
     SumColumnsKernel(const float* parts, int count, int width, float* out) {
@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(kColumns* kSlices)
   const int column = static_cast<int>(blockIdx.x) * kColumns + static_cast<int>(threadIdx.x);
   float sum = 0;
   if (column < width) {
-#pragma unroll 4
+#pragma unroll 8
     for (int part = static_cast<int>(threadIdx.y); part < count; part += kSlices) {
       sum += parts[int64_t{part} * width + column];
     }

@@ -4,6 +4,7 @@ namespace osler::cuda {
 namespace {
 
 constexpr int kThreads = 512, kAtATime = 4;
+constexpr int kNarrow = 65536;  // rows up to this width take half as many threads
 
 // A row as the elements before its first multiple of 16 bytes, packs, and the elements after.
 template <typename T>
@@ -35,20 +36,22 @@ __global__ void __launch_bounds__(kThreads) TermsKernel(const CrossEntropyRows i
   const int thread = static_cast<int>(threadIdx.x);
   const RowParts<T> parts(in, row);
   const Capped<kCap> capped(in.soft_cap);
+  const int threads = static_cast<int>(blockDim.x);
   ExpSum own = {-INFINITY, 0};
-  int pack = thread;
-  for (; pack + (kAtATime - 1) * kThreads < parts.packs; pack += kAtATime * kThreads) {
+  for (int pack = thread; pack < parts.packs; pack += kAtATime * threads) {
     Pack<T, kLanes> z[kAtATime];
 #pragma unroll
-    for (int k = 0; k < kAtATime; ++k)
-      z[k] = LoadPack<T, kLanes>(parts.row, parts.PackBegin(pack + k * kThreads));
-#pragma unroll
-    for (int k = 0; k < kAtATime; ++k) Add(z[k], capped, own);
+    for (int k = 0; k < kAtATime; ++k) {
+      const int at = pack + k * threads;
+      z[k] = at < parts.packs ? LoadPack<T, kLanes>(parts.row, parts.PackBegin(at))
+                              : FilledPack<T, kLanes>(T::kLowest);
+    }
+    Add(z, capped, own);
   }
-  for (; pack < parts.packs; pack += kThreads)
-    Add(LoadPack<T, kLanes>(parts.row, parts.PackBegin(pack)), capped, own);
-  if (const int single = parts.Single(thread); single >= 0)
-    Add(LoadPack<T, 1>(parts.row, single), capped, own);
+  if (const int single = parts.Single(thread); single >= 0) {
+    const Pack<T, 1> one[1] = {LoadPack<T, 1>(parts.row, single)};
+    Add(one, capped, own);
+  }
   const ExpSum whole = BlockExpSum(own, scratch);
   if (thread != 0) return;
   const int64_t target = in.targets[row] - in.begin;
@@ -65,6 +68,7 @@ __global__ void __launch_bounds__(kThreads) GradientKernel(const CrossEntropyRow
     const bool none = in.targets[row] < 0;
     const int64_t target = none ? -1 : in.targets[row] - in.begin;
     const Gradient<kCap> gradient(in, in.max[row], in.sum[row]);
+    TargetLogit own;
     const int first =
         static_cast<int>(blockIdx.x) * kAtATime * kThreads + static_cast<int>(threadIdx.x);
     Pack<T, kLanes> z[kAtATime] = {};
@@ -77,23 +81,27 @@ __global__ void __launch_bounds__(kThreads) GradientKernel(const CrossEntropyRow
     for (int k = 0; k < kAtATime; ++k) {
       const int at = parts.PackBegin(first + k * kThreads);
       if (first + k * kThreads >= parts.packs) continue;
-      StorePack(parts.row, at, none ? z[k] : gradient(z[k], target - at));
+      own.Look(z[k], target - at);
+      StorePack(parts.row, at, none ? z[k] : gradient(z[k]));
     }
-    if (blockIdx.x != 0) continue;
-    const int single = parts.Single(static_cast<int>(threadIdx.x));
-    if (single < 0) continue;
-    const Pack<T, 1> one = LoadPack<T, 1>(parts.row, single);
-    StorePack(parts.row, single, none ? Pack<T, 1>{} : gradient(one, target - single));
+    const int single = blockIdx.x == 0 ? parts.Single(static_cast<int>(threadIdx.x)) : -1;
+    if (single >= 0) {
+      const Pack<T, 1> one = LoadPack<T, 1>(parts.row, single);
+      own.Look(one, target - single);
+      StorePack(parts.row, single, none ? Pack<T, 1>{} : gradient(one));
+    }
+    own.Store<T>(gradient, parts.row, target);
   }
 }
 
 template <typename T>
 int LaunchTerms(const CrossEntropyRows& in, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(in.rows);
+  const int threads = in.width > kNarrow ? kThreads : kThreads / 2;
   if (in.soft_cap == 0) {
-    TermsKernel<T, false><<<blocks, kThreads, 0, stream>>>(in);
+    TermsKernel<T, false><<<blocks, threads, 0, stream>>>(in);
   } else {
-    TermsKernel<T, true><<<blocks, kThreads, 0, stream>>>(in);
+    TermsKernel<T, true><<<blocks, threads, 0, stream>>>(in);
   }
   return cudaGetLastError();
 }

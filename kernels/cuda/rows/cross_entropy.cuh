@@ -33,40 +33,49 @@ struct Capped {
   __device__ float Slope(float share) const { return kCap ? 1 - share * share : 1.0F; }
 };
 
-__device__ inline ExpSum Merged(ExpSum a, ExpSum b) {
-  const float max = fmaxf(a.max, b.max), base = FiniteOrZero(max);
-  return {max, a.sum * Exp(a.max - base) + b.sum * Exp(b.max - base)};
-}
-
-// Over the block, blockDim.x a multiple of 32, in a fixed order; `scratch` is kMaxWarps values.
-__device__ inline ExpSum BlockExpSum(ExpSum own, ExpSum* scratch) {
+// Over the lanes of a warp, in a fixed order.
+__device__ inline ExpSum WarpExpSum(ExpSum own) {
   const float max = WarpMax(own.max);
-  const float sum = WarpSum(own.sum * Exp(own.max - FiniteOrZero(max)));
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = {max, sum};
-  __syncthreads();
-  ExpSum whole = scratch[0];
-  for (int warp = 1; warp < static_cast<int>(blockDim.x / 32); ++warp) {
-    whole = Merged(whole, scratch[warp]);
-  }
-  return whole;
+  return {max, WarpSum(own.sum * Exp(own.max - FiniteOrZero(max)))};
 }
 
-// Of a thread: adds values of which the largest is `largest`.
-template <typename T, bool kCap, int kLanes>
-__device__ inline void Add(const Pack<T, kLanes>& z, const Capped<kCap>& capped, ExpSum& own) {
-  float v[kLanes], largest = -INFINITY;
+// Over the block, blockDim.x a multiple of 32; `scratch` is kMaxWarps values.
+__device__ inline ExpSum BlockExpSum(ExpSum own, ExpSum* scratch) {
+  const unsigned lane = threadIdx.x % 32;
+  own = WarpExpSum(own);
+  if (lane == 0) scratch[threadIdx.x / 32] = own;
+  __syncthreads();
+  return WarpExpSum(lane < blockDim.x / 32 ? scratch[lane] : ExpSum{-INFINITY, 0});
+}
+
+template <typename T, int kLanes>
+__device__ inline float Largest(const Pack<T, kLanes>& z) {
+  float largest = z[0];
 #pragma unroll
-  for (int i = 0; i < kLanes; ++i) {
-    v[i] = capped(z[i]);
-    largest = fmaxf(largest, v[i]);
-  }
+  for (int i = 1; i < kLanes; ++i) largest = fmaxf(largest, z[i]);
+  return largest;
+}
+
+// Adds a thread's values: their maximum first, as the cap keeps their order.
+template <typename T, bool kCap, int kLanes, int kPacks>
+__device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], const Capped<kCap>& capped,
+                           ExpSum& own) {
+  Pack<T, kLanes> top = z[0];
+#pragma unroll
+  for (int k = 1; k < kPacks; ++k) top = Maximum(top, z[k]);
+  const float largest = capped(Largest(top));
   if (largest > own.max) {
     own.sum *= Exp(own.max - largest);
     own.max = largest;
   }
   const float base = -FiniteOrZero(own.max) * kLog2e;
+  float sums[4] = {};
 #pragma unroll
-  for (int i = 0; i < kLanes; ++i) own.sum += Exp2(fmaf(v[i], kLog2e, base));
+  for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) sums[i % 4] += Exp2(fmaf(capped(z[k][i]), kLog2e, base));
+  }
+  own.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // Turns logits into their gradient.
@@ -80,25 +89,42 @@ struct Gradient {
         base(-max * kLog2e),
         factor(in.gradient_scale / sum),
         scale(in.gradient_scale) {}
-  __device__ float operator()(float z, bool is_target) const {
+  __device__ float operator()(float z, float one_hot) const {
     const float share = capped.Share(z);
     const float p = Exp2(fmaf(capped.Value(share), kLog2e, base)) * factor;
-    return (is_target ? p - scale : p) * capped.Slope(share);
+    return (p - one_hot) * capped.Slope(share);
   }
-
-  // `target` is the target's place after the pack's first, if it stands in it.
+  // Of logits none of which is the target's.
   template <typename T, int kLanes>
-  __device__ Pack<T, kLanes> operator()(const Pack<T, kLanes>& z, int64_t target) const {
+  __device__ Pack<T, kLanes> operator()(const Pack<T, kLanes>& z) const {
     float v[kLanes];
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) v[i] = (*this)(z[i], false);
-    if (target >= 0 && target < kLanes) {
-#pragma unroll
-      for (int i = 0; i < kLanes; ++i) {
-        if (i == target) v[i] = (*this)(z[i], true);
-      }
-    }
+    for (int i = 0; i < kLanes; ++i) v[i] = (*this)(z[i], 0);
     return Narrowed<T, kLanes>(v);
+  }
+};
+
+// The target's logit, if it stands in one of a thread's packs.
+struct TargetLogit {
+  bool here = false;
+  float z = 0;
+
+  // `place` is the target's after the pack's first element.
+  template <typename T, int kLanes>
+  __device__ void Look(const Pack<T, kLanes>& pack, int64_t place) {
+    if (place < 0 || place >= kLanes) return;
+    here = true;
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) {
+      if (i == place) z = pack[i];
+    }
+  }
+  // After the thread has stored the pack.
+  template <typename T, bool kCap>
+  __device__ void Store(const Gradient<kCap>& gradient, void* logits, int64_t target) const {
+    if (!here) return;
+    const float one[1] = {gradient(z, gradient.scale)};
+    StorePack(logits, target, Narrowed<T, 1>(one));
   }
 };
 

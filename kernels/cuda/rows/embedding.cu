@@ -11,106 +11,145 @@ namespace {
 // at once; the parts of one that crosses windows go to the workspace, [windows, 2, width]: slot 0
 // what continues a run of the window before, slot 1 what the next window continues. A window that a
 // run fills whole has slot 0 alone. The window where the run begins then adds its parts up.
-constexpr int kWindow = 32, kThreads = 128, kAtATime = 4;
+constexpr int kWindow = 32, kThreads = 128, kAtATime = 4, kPartsAtATime = 16;
 
+// What becomes of the sum after a row of a window: the run goes on, or is of no row of the weight,
+// or the sum is the run's, or the part of it in slot 0 or 1.
+enum class End : int32_t { kNone, kDropped, kWeight, kFirstPart, kLastPart };
+
+// What a window's threads know of its rows.
+struct Window {
+  int64_t ids[kWindow], order[kWindow];
+  End ends[kWindow];
+
+  __device__ void Load(const EmbeddingBackward& in, int64_t begin, int length) {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < length) {
+      ids[i] = in.ids[begin + i];
+      order[i] = in.order[begin + i];
+      const bool goes_on = begin + i + 1 < in.tokens && in.ids[begin + i + 1] == ids[i];
+      // As ids ascend, all rows up to this one are then of that run.
+      const bool came_before = begin > 0 && in.ids[begin - 1] == ids[i];
+      const bool has_row = ids[i] >= in.begin && ids[i] - in.begin < in.rows;
+      ends[i] = goes_on && i + 1 < length ? End::kNone
+                : came_before             ? End::kFirstPart
+                : goes_on                 ? End::kLastPart
+                : has_row                 ? End::kWeight
+                                          : End::kDropped;
+    }
+    __syncthreads();
+  }
+};
+
+// A thread's columns.
 template <typename T, typename W, int kLanes>
 struct Column {
   const EmbeddingBackward& in;
-  int at;  // of this thread's elements
+  int at;
   float sum[kLanes];
 
+  __device__ explicit Column(const EmbeddingBackward& arguments)
+      : in(arguments), at(static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kLanes) {
+    Clear();
+  }
   __device__ void Clear() {
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) sum[i] = 0;
   }
-  __device__ void Add(const Pack<T, kLanes>& grad) {
+  template <typename E>
+  __device__ void Add(const Pack<E, kLanes>& values) {
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) sum[i] += grad[i];
+    for (int i = 0; i < kLanes; ++i) sum[i] += values[i];
   }
   __device__ float* Part(int64_t window, int slot) const {
     return in.workspace + (2 * window + slot) * in.width + at;
   }
-  __device__ void AddPart(int64_t window, int slot) {
-    const Pack<Fp32, kLanes> part = LoadPack<Fp32, kLanes>(Part(window, slot), 0);
-#pragma unroll
-    for (int i = 0; i < kLanes; ++i) sum[i] += part[i];
+  __device__ Pack<Fp32, kLanes> LoadPart(int64_t window, int slot) const {
+    return LoadPack<Fp32, kLanes>(Part(window, slot), 0);
   }
-  __device__ void StorePart(int64_t window, int slot) const {
-    StorePack(Part(window, slot), 0, Narrowed<Fp32, kLanes>(sum));
-  }
-  __device__ void Finish(int64_t id) const {
-    const int64_t row = id - in.begin;
-    if (row < 0 || row >= in.rows) return;
-    const Pack<W, kLanes> old = LoadPack<W, kLanes>(in.grad_weight, row * in.width + at);
+  __device__ int64_t InWeight(int64_t id) const { return (id - in.begin) * in.width + at; }
+  __device__ void AddTo(const Pack<W, kLanes>& old, int64_t id) const {
     float v[kLanes];
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) v[i] = old[i] + sum[i] * in.scale;
-    StorePack(in.grad_weight, row * in.width + at, Narrowed<W, kLanes>(v));
+    StorePack(in.grad_weight, InWeight(id), Narrowed<W, kLanes>(v));
   }
 };
 
 template <typename T, typename W, int kLanes>
 __global__ void __launch_bounds__(kThreads) WindowKernel(const EmbeddingBackward in) {
-  __shared__ int64_t ids[kWindow + 2];  // of the window, with its neighbours
-  __shared__ int64_t order[kWindow];
-  const int64_t window = blockIdx.x, begin = window * kWindow;
+  __shared__ Window window;
+  const int64_t begin = int64_t{blockIdx.x} * kWindow;
   const auto length = static_cast<int>(min(int64_t{kWindow}, in.tokens - begin));
-  for (int i = static_cast<int>(threadIdx.x); i < length + 2; i += kThreads) {
-    const int64_t at = begin + i - 1;
-    ids[i] = at < 0 || at >= in.tokens ? -1 : in.ids[at];
-    if (i >= 1 && i <= length) order[i - 1] = in.order[at];
-  }
-  __syncthreads();
-  const bool continues = begin > 0 && ids[0] == ids[1];
-  const bool continued = begin + length < in.tokens && ids[length + 1] == ids[length];
-
-  Column<T, W, kLanes> column{in, static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kLanes};
+  window.Load(in, begin, length);
+  Column<T, W, kLanes> column(in);
   if (column.at >= in.width) return;
-  column.Clear();
-  bool first_run = true;
   for (int from = 0; from < length; from += kAtATime) {
     Pack<T, kLanes> grad[kAtATime];
+    Pack<W, kLanes> old[kAtATime];
 #pragma unroll
     for (int k = 0; k < kAtATime; ++k) {
-      if (from + k >= length) continue;
-      grad[k] = LoadPack<T, kLanes>(in.grad, order[from + k] * in.width + column.at);
+      const int i = from + k;
+      if (i >= length) continue;
+      grad[k] = LoadPack<T, kLanes>(in.grad, window.order[i] * in.width + column.at);
+      if (window.ends[i] == End::kWeight)
+        old[k] = LoadPack<W, kLanes>(in.grad_weight, column.InWeight(window.ids[i]));
     }
 #pragma unroll
     for (int k = 0; k < kAtATime; ++k) {
       const int i = from + k;
       if (i >= length) continue;
       column.Add(grad[k]);
-      const bool last = i + 1 == length;
-      if (!last && ids[i + 1] == ids[i + 2]) continue;  // the run goes on
-      if (first_run && continues) {
-        column.StorePart(window, 0);
-      } else if (last && continued) {
-        column.StorePart(window, 1);
-      } else {
-        column.Finish(ids[i + 1]);
+      const End end = window.ends[i];
+      if (end == End::kNone) continue;
+      if (end == End::kWeight) {
+        column.AddTo(old[k], window.ids[i]);
+      } else if (end != End::kDropped) {
+        StorePack(column.Part(blockIdx.x, end == End::kFirstPart ? 0 : 1), 0,
+                  Narrowed<Fp32, kLanes>(column.sum));
       }
-      first_run = false;
       column.Clear();
     }
   }
 }
 
-// For each window in whose last run another begins to cross: adds up that run.
+// The first place after `from` of an id above `id`.
+__device__ inline int64_t RunEnd(const EmbeddingBackward& in, int64_t from, int64_t id) {
+  int64_t low = from;
+  int64_t high = in.tokens;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (in.ids[middle] <= id) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// For each window in which a run begins that goes on in the next: adds up that run.
 template <typename T, typename W, int kLanes>
 __global__ void __launch_bounds__(kThreads) CrossingRunsKernel(const EmbeddingBackward in) {
   const int64_t window = blockIdx.x, next = (window + 1) * kWindow;
   const int64_t id = in.ids[next - 1];
-  if (in.ids[next] != id) return;
-  // A run that fills the window began before it, unless it begins at its first row.
-  const int64_t begin = window * kWindow;
-  if (begin > 0 && in.ids[begin - 1] == id) return;
-  Column<T, W, kLanes> column{in, static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kLanes};
+  if (in.ids[next] != id || id < in.begin || id - in.begin >= in.rows) return;
+  if (window > 0 && in.ids[window * kWindow - 1] == id) return;  // it began before
+  Column<T, W, kLanes> column(in);
   if (column.at >= in.width) return;
-  column.Clear();
-  column.AddPart(window, 1);
-  for (int64_t w = window + 1; w * kWindow < in.tokens && in.ids[w * kWindow] == id; ++w)
-    column.AddPart(w, 0);
-  column.Finish(id);
+  const Pack<W, kLanes> old = LoadPack<W, kLanes>(in.grad_weight, column.InWeight(id));
+  column.Add(column.LoadPart(window, 1));
+  const int64_t windows = CeilDiv(RunEnd(in, next, id), kWindow);
+  for (int64_t from = window + 1; from < windows; from += kPartsAtATime) {
+    Pack<Fp32, kLanes> parts[kPartsAtATime] = {};
+#pragma unroll
+    for (int k = 0; k < kPartsAtATime; ++k) {
+      if (from + k < windows) parts[k] = column.LoadPart(from + k, 0);
+    }
+#pragma unroll
+    for (int k = 0; k < kPartsAtATime; ++k) column.Add(parts[k]);
+  }
+  column.AddTo(old, id);
 }
 
 template <typename T, typename W, int kLanes>

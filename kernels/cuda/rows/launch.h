@@ -28,7 +28,7 @@ bool AllAligned16(const P*... p) {
   return (Aligned16(p) && ...);
 }
 
-inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline int Multiprocessors() {
   int device = 0;
@@ -40,7 +40,7 @@ inline int Multiprocessors() {
   return count;
 }
 
-// out[column] = Σ of parts[·][column] in ascending order within eight interleaved sums.
+// out[column] = Σ of parts[·][column], in an order that `count` alone decides.
 int SumColumns(const float* parts, int count, int width, float* out, cudaStream_t stream);
 
 }  // namespace osler::cuda

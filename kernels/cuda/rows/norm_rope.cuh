@@ -10,7 +10,9 @@
 namespace osler::cuda {
 
 inline constexpr int kRopeThreads = 256, kMaxHeadWidth = 512;
-inline constexpr int kHeadsAtATime = 2;  // of one token: they share what is read of the tables
+// Heads of one token that a thread has at a time: they share what is read of the tables.
+template <int kLanes>
+inline constexpr int kHeadsAtATime = kLanes == 1 ? 1 : 2;
 
 // A head is held by a group of neighbouring lanes, a power of two; each has kPairs packs of its
 // first half, and those at the same places of its second half, which they turn with.
@@ -28,23 +30,34 @@ struct HeadPacks {
   Pack<T, kLanes> first[kPairs], second[kPairs];
 };
 
-// Where a thread works: items are a token's heads, kHeadsAtATime at a time.
+// Where a thread works: a token's heads, a few at a time. Whole warps go round together, as
+// lanes of a warp sum together: Any() is for all its lanes.
 struct RopeWalk {
   int lane, group;
-  int64_t item, items, step;
-  int items_a_token;
+  int64_t token, tokens, token_step;
+  int slot, slots, slot_step;  // of a token's heads
 
-  __device__ RopeWalk(const RopeShape& shape, int group_lanes) {
-    lane = static_cast<int>(threadIdx.x) % group_lanes;
-    group = static_cast<int>(threadIdx.x) / group_lanes;
-    const int groups = kRopeThreads / group_lanes;
-    items_a_token = (shape.heads + kHeadsAtATime - 1) / kHeadsAtATime;
-    items = shape.tokens * items_a_token;
-    item = int64_t{blockIdx.x} * groups + group;
-    step = int64_t{gridDim.x} * groups;
+  __device__ RopeWalk(const RopeShape& shape, int group_lanes, int heads_at_a_time)
+      : lane(static_cast<int>(threadIdx.x) % group_lanes),
+        group(static_cast<int>(threadIdx.x) / group_lanes),
+        tokens(shape.tokens),
+        slots((shape.heads + heads_at_a_time - 1) / heads_at_a_time) {
+    const unsigned groups = kRopeThreads / group_lanes;
+    const unsigned first = blockIdx.x * groups + group, step = gridDim.x * groups;
+    token = first / slots;
+    slot = static_cast<int>(first % slots);
+    token_step = step / slots;
+    slot_step = static_cast<int>(step % slots);
   }
-  __device__ int64_t token() const { return item / items_a_token; }
-  __device__ int head() const { return static_cast<int>(item % items_a_token) * kHeadsAtATime; }
+  __device__ bool Present() const { return token < tokens; }
+  __device__ bool Any() const { return __any_sync(kWholeWarp, Present()) != 0; }
+  __device__ void Next() {
+    token += token_step;
+    slot += slot_step;
+    if (slot < slots) return;
+    slot -= slots;
+    ++token;
+  }
 };
 
 __device__ inline int64_t At(const Rows& rows, int64_t token, int head) {
@@ -66,18 +79,29 @@ __device__ inline HeadPacks<T, kLanes> LoadHead(const void* data, int64_t at, in
   return head;
 }
 
-// Tables are fp32; models round them to the values' type before they multiply.
+// A lane's part of a token's tables. They are fp32; models round them to the values' type before
+// they multiply.
 template <typename T, int kLanes>
-struct Turn {
-  float cos[kLanes], sin[kLanes];
+struct Turns {
+  static constexpr int kPairs = kHeadPairs<T, kLanes>;
+  Pack<T, kLanes> cosines[kPairs], sines[kPairs];
 
-  __device__ Turn(const RopeShape& shape, int64_t token, int i) {
-    const Pack<Fp32, kLanes> c = LoadPack<Fp32, kLanes>(shape.cos, token * shape.width + i);
-    const Pack<Fp32, kLanes> s = LoadPack<Fp32, kLanes>(shape.sin, token * shape.width + i);
+  __device__ Turns(const RopeShape& shape, const RopeWalk& walk, int group_lanes)
+      : cosines{}, sines{} {
 #pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      cos[lane] = Rounded<T>(c[lane]);
-      sin[lane] = Rounded<T>(s[lane]) * shape.direction;
+    for (int k = 0; k < kPairs; ++k) {
+      const int i = (walk.lane + k * group_lanes) * kLanes;
+      if (!walk.Present() || i >= shape.width / 2) continue;
+      const auto cos = LoadPack<Fp32, kLanes>(shape.cos, walk.token * shape.width + i);
+      const auto sin = LoadPack<Fp32, kLanes>(shape.sin, walk.token * shape.width + i);
+      float c[kLanes], s[kLanes];
+#pragma unroll
+      for (int lane = 0; lane < kLanes; ++lane) {
+        c[lane] = cos[lane];
+        s[lane] = sin[lane] * shape.direction;
+      }
+      cosines[k] = Narrowed<T, kLanes>(c);
+      sines[k] = Narrowed<T, kLanes>(s);
     }
   }
 };
@@ -94,8 +118,9 @@ bool RowsAreWide(const Rows& rows) {
          rows.head_stride % kWideLanes<T> == 0;
 }
 
-inline int RopeBlocks(const RopeShape& shape, int group_lanes, int blocks_a_multiprocessor) {
-  const int64_t items = shape.tokens * CeilDiv(shape.heads, kHeadsAtATime);
+inline int RopeBlocks(const RopeShape& shape, int group_lanes, int heads_at_a_time,
+                      int blocks_a_multiprocessor) {
+  const int64_t items = shape.tokens * CeilDiv(shape.heads, heads_at_a_time);
   return static_cast<int>(std::min<int64_t>(int64_t{Multiprocessors()} * blocks_a_multiprocessor,
                                             CeilDiv(items, kRopeThreads / group_lanes)));
 }

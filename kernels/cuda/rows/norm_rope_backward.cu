@@ -19,20 +19,20 @@ struct Pair {
 };
 template <typename T, int kLanes>
 __device__ Pair TurnedBack(const HeadPacks<T, kLanes>& grad, int k, int lane,
-                           const Turn<T, kLanes>& turn) {
+                           const Turns<T, kLanes>& turns) {
   const float first = grad.first[k][lane], second = grad.second[k][lane];
-  const float cos = turn.cos[lane], sin = turn.sin[lane];
+  const float cos = turns.cosines[k][lane], sin = turns.sines[k][lane];
   return {first * cos + second * sin, second * cos - first * sin};
 }
 
 // Σ d · gain · x of what a lane holds.
 template <typename T, int kLanes>
 __device__ float Dot(const HeadPacks<T, kLanes>& grad, const HeadPacks<T, kLanes>& x, int k,
-                     const Turn<T, kLanes>& turn, const float* gain, int half) {
+                     const Turns<T, kLanes>& turns, const float* gain, int half) {
   float dot = 0;
 #pragma unroll
   for (int lane = 0; lane < kLanes; ++lane) {
-    const Pair d = TurnedBack(grad, k, lane, turn);
+    const Pair d = TurnedBack(grad, k, lane, turns);
     dot +=
         d.first * gain[lane] * x.first[k][lane] + d.second * gain[half + lane] * x.second[k][lane];
   }
@@ -46,12 +46,12 @@ struct HeadBackward {
   float r, c;
   NormStyle style;
 
-  __device__ void Store(int k, const Turn<T, kLanes>& turn, const float* gain, int half,
+  __device__ void Store(int k, const Turns<T, kLanes>& turns, const float* gain, int half,
                         void* grad_x, int64_t at, WeightShare<T, kLanes>& share) const {
     float first[kLanes], second[kLanes];
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
-      const Pair d = TurnedBack(grad, k, lane, turn);
+      const Pair d = TurnedBack(grad, k, lane, turns);
       const float a = x.first[k][lane], b = x.second[k][lane];
       first[lane] = d.first * gain[lane] * r - a * c;
       second[lane] = d.second * gain[half + lane] * r - b * c;
@@ -90,6 +90,7 @@ template <typename T, int kLanes>
 __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
     NormRopeBackwardKernel(const NormRopeBackward in, const int group_lanes, float* parts) {
   constexpr int kPairs = kHeadPairs<T, kLanes>;
+  constexpr int kHeads = kHeadsAtATime<kLanes>;
   __shared__ float4 shared[kMaxHeadWidth / 4];
   float* gain = reinterpret_cast<float*>(shared);
   const RopeShape& shape = in.shape;
@@ -101,47 +102,40 @@ __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
   }
   __syncthreads();
   WeightShare<T, kLanes> share;
-  // Whole warps go round together: lanes of a warp sum together.
-  RopeWalk walk(shape, group_lanes);
-  for (int64_t leader = walk.item - walk.group % (32 / group_lanes); leader < walk.items;
-       leader += walk.step, walk.item += walk.step) {
-    const bool present = walk.item < walk.items;
-    const int64_t token = present ? walk.token() : 0;
-    const int head = present ? walk.head() : 0;
-    HeadPacks<T, kLanes> grad[kHeadsAtATime], x[kHeadsAtATime];
-    float r[kHeadsAtATime] = {}, dot[kHeadsAtATime] = {};
+  const float inverse_width = 1.0F / static_cast<float>(shape.width);
+  RopeWalk walk(shape, group_lanes, kHeads);
+  for (; walk.Any(); walk.Next()) {
+    const int head = walk.slot * kHeads;
+    HeadPacks<T, kLanes> grad[kHeads], x[kHeads];
+    float r[kHeads] = {}, dot[kHeads] = {};
 #pragma unroll
-    for (int h = 0; h < kHeadsAtATime; ++h) {
-      const bool here = present && head + h < shape.heads;
-      grad[h] = LoadHead<T, kLanes>(in.grad.data, At(in.grad, token, head + h), half, walk.lane,
-                                    group_lanes, here);
-      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane, group_lanes,
-                                 here);
-      if (here) r[h] = in.inverse_rms[token * shape.heads + head + h];
+    for (int h = 0; h < kHeads; ++h) {
+      const bool here = walk.Present() && head + h < shape.heads;
+      grad[h] = LoadHead<T, kLanes>(in.grad.data, At(in.grad, walk.token, head + h), half,
+                                    walk.lane, group_lanes, here);
+      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, walk.token, head + h), half, walk.lane,
+                                 group_lanes, here);
+      if (here) r[h] = in.inverse_rms[walk.token * shape.heads + head + h];
     }
+    const Turns<T, kLanes> turns(shape, walk, group_lanes);
 #pragma unroll
-    for (int k = 0; k < kPairs; ++k) {
-      const int i = (walk.lane + k * group_lanes) * kLanes;
-      if (i >= half) continue;
-      const Turn<T, kLanes> turn(shape, token, i);
+    for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
-      for (int h = 0; h < kHeadsAtATime; ++h) {
-        dot[h] += Dot(grad[h], x[h], k, turn, gain + i, half);
+      for (int k = 0; k < kPairs; ++k) {
+        const int i = (walk.lane + k * group_lanes) * kLanes;
+        if (i < half) dot[h] += Dot(grad[h], x[h], k, turns, gain + i, half);
       }
+      dot[h] = LaneSum(dot[h], group_lanes);
     }
-#pragma unroll
-    for (int h = 0; h < kHeadsAtATime; ++h) dot[h] = LaneSum(dot[h], group_lanes);
 #pragma unroll
     for (int k = 0; k < kPairs; ++k) {
       const int i = (walk.lane + k * group_lanes) * kLanes;
-      if (!present || i >= half) continue;
-      const Turn<T, kLanes> turn(shape, token, i);
 #pragma unroll
-      for (int h = 0; h < kHeadsAtATime; ++h) {
-        if (head + h >= shape.heads) continue;
-        const float c = dot[h] / static_cast<float>(shape.width) * r[h] * r[h] * r[h];
+      for (int h = 0; h < kHeads; ++h) {
+        if (!walk.Present() || i >= half || head + h >= shape.heads) continue;
+        const float c = dot[h] * inverse_width * r[h] * r[h] * r[h];
         const HeadBackward<T, kLanes> one{grad[h], x[h], r[h], c, in.style};
-        one.Store(k, turn, gain + i, half, in.grad_x.data, At(in.grad_x, token, head + h) + i,
+        one.Store(k, turns, gain + i, half, in.grad_x.data, At(in.grad_x, walk.token, head + h) + i,
                   share);
       }
     }
@@ -155,7 +149,7 @@ __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
 template <typename T, int kLanes>
 int LaunchWith(const NormRopeBackward& in, cudaStream_t stream) {
   const int lanes = GroupLanes(in.shape.width, kLanes);
-  const int blocks = RopeBlocks(in.shape, lanes, kBlocksAMultiprocessor);
+  const int blocks = RopeBlocks(in.shape, lanes, kHeadsAtATime<kLanes>, kBlocksAMultiprocessor);
   float* parts = in.grad_weight == nullptr ? nullptr : in.workspace;
   NormRopeBackwardKernel<T, kLanes><<<blocks, kRopeThreads, 0, stream>>>(in, lanes, parts);
   const cudaError_t launched = cudaGetLastError();

@@ -8,7 +8,7 @@ namespace {
 constexpr int kBlocksAMultiprocessor = 8;
 
 template <typename T, int kLanes>
-__device__ float InverseRms(const HeadPacks<T, kLanes>& x, const NormRopeForward& in,
+__device__ float InverseRms(const HeadPacks<T, kLanes>& x, float inverse_width, float eps,
                             int group_lanes) {
   float squares = 0;
 #pragma unroll
@@ -18,38 +18,30 @@ __device__ float InverseRms(const HeadPacks<T, kLanes>& x, const NormRopeForward
       squares += x.first[k][lane] * x.first[k][lane] + x.second[k][lane] * x.second[k][lane];
     }
   }
-  squares = LaneSum(squares, group_lanes);
-  return 1 / sqrtf(squares / static_cast<float>(in.shape.width) + in.eps);
-}
-
-// The values that are to be turned: of what a lane holds, one pack.
-template <typename T, int kLanes>
-__device__ void Normalise(const Pack<T, kLanes>& x, const float* gain, float r, NormStyle style,
-                          float (&v)[kLanes]) {
-#pragma unroll
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float normed = x[lane] * r;
-    v[lane] = Rounded<T>((style == NormStyle::kGemma ? normed : Rounded<T>(normed)) * gain[lane]);
-  }
+  return rsqrtf(LaneSum(squares, group_lanes) * inverse_width + eps);
 }
 
 template <typename T, int kLanes>
-__device__ void StoreTurned(const float (&first)[kLanes], const float (&second)[kLanes],
-                            const Turn<T, kLanes>& turn, void* y, int64_t at, int half) {
-  float low[kLanes], high[kLanes];
+__device__ Pack<T, kLanes> Normalised(const Pack<T, kLanes>& x, const float* gain, float r,
+                                      NormStyle style) {
+  float v[kLanes];
+  if (style == NormStyle::kPlain) {
 #pragma unroll
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float cos = turn.cos[lane], sin = turn.sin[lane];
-    low[lane] = Rounded<T>(first[lane] * cos) - Rounded<T>(second[lane] * sin);
-    high[lane] = Rounded<T>(second[lane] * cos) + Rounded<T>(first[lane] * sin);
+    for (int lane = 0; lane < kLanes; ++lane) v[lane] = x[lane] * r;
+    const Pack<T, kLanes> rounded = Narrowed<T, kLanes>(v);
+#pragma unroll
+    for (int lane = 0; lane < kLanes; ++lane) v[lane] = rounded[lane] * gain[lane];
+  } else {
+#pragma unroll
+    for (int lane = 0; lane < kLanes; ++lane) v[lane] = x[lane] * r * gain[lane];
   }
-  StorePack(y, at, Narrowed<T, kLanes>(low));
-  StorePack(y, at + half, Narrowed<T, kLanes>(high));
+  return Narrowed<T, kLanes>(v);
 }
 
 template <typename T, int kLanes>
 __global__ void __launch_bounds__(kRopeThreads)
     NormRopeForwardKernel(const NormRopeForward in, const int group_lanes) {
+  constexpr int kHeads = kHeadsAtATime<kLanes>;
   __shared__ float4 shared[kMaxHeadWidth / 4];
   float* gain = reinterpret_cast<float*>(shared);
   const RopeShape& shape = in.shape;
@@ -63,48 +55,39 @@ __global__ void __launch_bounds__(kRopeThreads)
     }
     __syncthreads();
   }
-  // Whole warps go round together: lanes of a warp sum together.
-  RopeWalk walk(shape, group_lanes);
-  const int64_t warp_first = walk.item - walk.group % (32 / group_lanes);
-  for (int64_t leader = warp_first; leader < walk.items;
-       leader += walk.step, walk.item += walk.step) {
-    const bool present = walk.item < walk.items;
-    const int64_t token = walk.token();
-    const int head = walk.head();
-    HeadPacks<T, kLanes> x[kHeadsAtATime];
-    float r[kHeadsAtATime];
+  const float inverse_width = 1.0F / static_cast<float>(shape.width);
+  for (RopeWalk walk(shape, group_lanes, kHeads); walk.Any(); walk.Next()) {
+    const int head = walk.slot * kHeads;
+    HeadPacks<T, kLanes> x[kHeads];
+    float r[kHeads];
 #pragma unroll
-    for (int h = 0; h < kHeadsAtATime; ++h) {
-      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, token, head + h), half, walk.lane, group_lanes,
-                                 present && head + h < shape.heads);
+    for (int h = 0; h < kHeads; ++h) {
+      x[h] = LoadHead<T, kLanes>(in.x.data, At(in.x, walk.token, head + h), half, walk.lane,
+                                 group_lanes, walk.Present() && head + h < shape.heads);
     }
+    const Turns<T, kLanes> turns(shape, walk, group_lanes);
 #pragma unroll
-    for (int h = 0; h < kHeadsAtATime; ++h) {
+    for (int h = 0; h < kHeads; ++h) {
       if (!norm) continue;
-      r[h] = InverseRms(x[h], in, group_lanes);
-      if (walk.lane == 0 && present && head + h < shape.heads)
-        in.inverse_rms[token * shape.heads + head + h] = r[h];
+      r[h] = InverseRms(x[h], inverse_width, in.eps, group_lanes);
+      if (walk.lane == 0 && walk.Present() && head + h < shape.heads)
+        in.inverse_rms[walk.token * shape.heads + head + h] = r[h];
     }
 #pragma unroll
     for (int k = 0; k < kHeadPairs<T, kLanes>; ++k) {
       const int i = (walk.lane + k * group_lanes) * kLanes;
-      if (!present || i >= half) continue;
-      const Turn<T, kLanes> turn(shape, token, i);
 #pragma unroll
-      for (int h = 0; h < kHeadsAtATime; ++h) {
-        if (head + h >= shape.heads) continue;
-        float first[kLanes], second[kLanes];
+      for (int h = 0; h < kHeads; ++h) {
+        if (!walk.Present() || i >= half || head + h >= shape.heads) continue;
+        Pack<T, kLanes> first = x[h].first[k], second = x[h].second[k];
         if (norm) {
-          Normalise(x[h].first[k], gain + i, r[h], in.style, first);
-          Normalise(x[h].second[k], gain + half + i, r[h], in.style, second);
-        } else {
-#pragma unroll
-          for (int lane = 0; lane < kLanes; ++lane) {
-            first[lane] = x[h].first[k][lane];
-            second[lane] = x[h].second[k][lane];
-          }
+          first = Normalised(first, gain + i, r[h], in.style);
+          second = Normalised(second, gain + half + i, r[h], in.style);
         }
-        StoreTurned<T, kLanes>(first, second, turn, in.y.data, At(in.y, token, head + h) + i, half);
+        const Pack<T, kLanes>&cos = turns.cosines[k], &sin = turns.sines[k];
+        const int64_t at = At(in.y, walk.token, head + h) + i;
+        StorePack(in.y.data, at, Difference(Product(first, cos), Product(second, sin)));
+        StorePack(in.y.data, at + half, Sum(Product(second, cos), Product(first, sin)));
       }
     }
   }
@@ -113,7 +96,7 @@ __global__ void __launch_bounds__(kRopeThreads)
 template <typename T, int kLanes>
 int LaunchWith(const NormRopeForward& in, cudaStream_t stream) {
   const int lanes = GroupLanes(in.shape.width, kLanes);
-  const int blocks = RopeBlocks(in.shape, lanes, kBlocksAMultiprocessor);
+  const int blocks = RopeBlocks(in.shape, lanes, kHeadsAtATime<kLanes>, kBlocksAMultiprocessor);
   NormRopeForwardKernel<T, kLanes><<<blocks, kRopeThreads, 0, stream>>>(in, lanes);
   return cudaGetLastError();
 }

@@ -9,8 +9,11 @@
 
 namespace osler::cuda {
 
+// Element types. Words hold two 16-bit elements or one of 32 bits; sums, differences and products
+// of words are of their elements, each rounded once.
 struct Bf16 {
   static constexpr int kBytes = 2;
+  static constexpr uint32_t kLowest = 0xff80ff80U;  // −∞, like every kLowest
   static __device__ float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
   static __device__ float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000U); }
   static __device__ uint32_t Narrow(float low, float high) {
@@ -18,10 +21,24 @@ struct Bf16 {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
   }
+  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t pair;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+  }
+  static __device__ uint32_t Add(uint32_t a, uint32_t b) { return Fma(b, 0x3f803f80U, a); }
+  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) { return Fma(b, 0xbf80bf80U, a); }
+  static __device__ uint32_t Multiply(uint32_t a, uint32_t b) { return Fma(a, b, 0x80008000U); }
+  static __device__ uint32_t Maximum(uint32_t a, uint32_t b) {
+    uint32_t pair;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+  }
 };
 
 struct Fp16 {
   static constexpr int kBytes = 2;
+  static constexpr uint32_t kLowest = 0xfc00fc00U;
   static __device__ float Low(uint32_t pair) {
     float value;
     asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(value) : "r"(pair));
@@ -37,10 +54,43 @@ struct Fp16 {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
   }
+  static __device__ uint32_t Add(uint32_t a, uint32_t b) {
+    uint32_t pair;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+  }
+  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) {
+    uint32_t pair;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+  }
+  static __device__ uint32_t Multiply(uint32_t a, uint32_t b) {
+    uint32_t pair;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+  }
+  static __device__ uint32_t Maximum(uint32_t a, uint32_t b) {
+    uint32_t pair;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+  }
 };
 
 struct Fp32 {
   static constexpr int kBytes = 4;
+  static constexpr uint32_t kLowest = 0xff800000U;
+  static __device__ uint32_t Add(uint32_t a, uint32_t b) {
+    return __float_as_uint(__fadd_rn(__uint_as_float(a), __uint_as_float(b)));
+  }
+  static __device__ uint32_t Subtract(uint32_t a, uint32_t b) {
+    return __float_as_uint(__fsub_rn(__uint_as_float(a), __uint_as_float(b)));
+  }
+  static __device__ uint32_t Multiply(uint32_t a, uint32_t b) {
+    return __float_as_uint(__fmul_rn(__uint_as_float(a), __uint_as_float(b)));
+  }
+  static __device__ uint32_t Maximum(uint32_t a, uint32_t b) {
+    return __float_as_uint(fmaxf(__uint_as_float(a), __uint_as_float(b)));
+  }
 };
 
 // v as an element of type T holds it.
@@ -73,6 +123,28 @@ struct Pack {
     }
   }
 };
+
+#define OSLER_PACK_OPERATION(name, operation)                                                  \
+  template <typename T, int kLanes>                                                            \
+  __device__ inline Pack<T, kLanes> name(const Pack<T, kLanes>& a, const Pack<T, kLanes>& b) { \
+    Pack<T, kLanes> result;                                                                    \
+    _Pragma("unroll") for (int i = 0; i < Pack<T, kLanes>::kWords; ++i) result.words[i] =      \
+        T::operation(a.words[i], b.words[i]);                                                  \
+    return result;                                                                             \
+  }
+OSLER_PACK_OPERATION(Sum, Add)
+OSLER_PACK_OPERATION(Difference, Subtract)
+OSLER_PACK_OPERATION(Product, Multiply)
+OSLER_PACK_OPERATION(Maximum, Maximum)
+#undef OSLER_PACK_OPERATION
+
+template <typename T, int kLanes>
+__device__ inline Pack<T, kLanes> FilledPack(uint32_t word) {
+  Pack<T, kLanes> pack;
+#pragma unroll
+  for (int i = 0; i < Pack<T, kLanes>::kWords; ++i) pack.words[i] = word;
+  return pack;
+}
 
 template <typename T, int kLanes>
 __device__ inline Pack<T, kLanes> LoadPack(const void* base, int64_t element) {

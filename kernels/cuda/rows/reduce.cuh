@@ -35,22 +35,15 @@ __device__ inline float WarpMax(float v) {
 
 inline constexpr int kMaxWarps = 32;
 
-enum class Barrier { kOfBlock, kOfGroup };
-
-// Threads (·, y) of a block sum their values; blockDim.x is a multiple of 32. With a barrier of its
-// own each y goes its own pace; kOfBlock is for blocks of one y, or of 32 threads a y. `scratch` is
-// kMaxWarps floats for this y, and must alternate between two places from call to call: then one
-// barrier a call is enough.
-template <Barrier barrier>
+// Threads (·, y) of a block sum their values; blockDim.x is a multiple of 32. A barrier of its own
+// lets each y go its own pace: at most 15 of more than 32 threads. `scratch` is blockDim.x / 32
+// floats for this y, and must alternate between two places from call to call: then one barrier a
+// call is enough.
 __device__ inline float GroupSum(float v, float* scratch) {
   v = WarpSum(v);
   if (blockDim.x == 32) return v;
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-  if constexpr (barrier == Barrier::kOfGroup) {
-    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
-  } else {
-    __syncthreads();
-  }
+  asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
   float sum = scratch[0];
   for (int warp = 1; warp < static_cast<int>(blockDim.x / 32); ++warp) sum += scratch[warp];
   return sum;

@@ -6,18 +6,13 @@ namespace {
 template <int kLanes>
 constexpr int kThreadElements = kLanes == 1 ? 16 : 32;
 
-template <typename T, int kLanes>
-__device__ Pack<T, kLanes> Sum(const Pack<T, kLanes>& a, const Pack<T, kLanes>& b) {
-  float sum[kLanes];
-#pragma unroll
-  for (int i = 0; i < kLanes; ++i) sum[i] = a[i] + b[i];
-  return Narrowed<T, kLanes>(sum);
-}
+constexpr int kThreads = 256;  // of a block, in groups of one row each
 
 template <typename T, int kLanes>
 __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
     RmsNormForwardKernel(const RmsNormForward in, const bool weight_fp32) {
   constexpr int kPacks = kThreadElements<kLanes> / kLanes;
+  constexpr bool kHoldsResidual = kLanes > 1;
   __shared__ float scratch[kMaxWarps];
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (row >= in.rows) return;
@@ -31,7 +26,8 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
     const int i = first + k * step;
     if (i >= in.width) continue;
     x[k] = LoadPack<T, kLanes>(in.x, begin + i);
-    if (in.residual != nullptr) residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
+    if (kHoldsResidual && in.residual != nullptr)
+      residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
   }
   float squares = 0;
 #pragma unroll
@@ -39,14 +35,15 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
     const int i = first + k * step;
     if (i >= in.width) continue;
     if (in.sum != nullptr) {
+      if (!kHoldsResidual) residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
       x[k] = Sum(x[k], residual[k]);
       StorePack(in.sum, begin + i, x[k]);
     }
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) squares += x[k][lane] * x[k][lane];
   }
-  squares = GroupSum<Barrier::kOfBlock>(squares, scratch);
-  const float r = 1 / sqrtf(squares / static_cast<float>(in.width) + in.eps);
+  squares = GroupSum(squares, scratch + threadIdx.y * (blockDim.x / 32));
+  const float r = rsqrtf(squares / static_cast<float>(in.width) + in.eps);
   if (threadIdx.x == 0) in.inverse_rms[row] = r;
 
   const bool add = in.residual != nullptr && in.sum == nullptr;
@@ -55,21 +52,23 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
   for (int k = 0; k < kPacks; ++k) {
     const int i = first + k * step;
     if (i >= in.width) continue;
+    if (!kHoldsResidual && add) residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
     float v[kLanes];
     LoadWeight<T, kLanes>(in.weight, weight_fp32, i, offset, v);
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
       v[lane] *= Normalised(x[k], lane, r, in.style);
-      if (add) v[lane] = Rounded<T>(v[lane]) + residual[k][lane];
     }
-    StorePack(in.y, begin + i, Narrowed<T, kLanes>(v));
+    Pack<T, kLanes> y = Narrowed<T, kLanes>(v);
+    if (add) y = Sum(y, residual[k]);
+    StorePack(in.y, begin + i, y);
   }
 }
 
 template <typename T, int kLanes>
 int LaunchWith(const RmsNormForward& in, cudaStream_t stream) {
   const unsigned group = GroupThreads(in.width, kThreadElements<kLanes>);
-  const dim3 block(group, group == 32 ? 4 : 1);
+  const dim3 block(group, std::max(kThreads / group, 1U));
   const auto blocks = static_cast<unsigned>(CeilDiv(in.rows, block.y));
   RmsNormForwardKernel<T, kLanes>
       <<<blocks, block, 0, stream>>>(in, in.weight_element == Element::kFp32);

@@ -5,9 +5,14 @@
 namespace osler::cuda {
 namespace {
 
-constexpr int kClusterBlocks = 8, kPacks = 8;
-constexpr int kMaxThreads = 576;  // two such blocks a multiprocessor: one reads while one writes
+constexpr int kMaxClusterBlocks = 8, kPacks = 9;
+constexpr int kMaxThreads = 512;  // two such blocks a multiprocessor: one reads while one writes
 
+__device__ inline unsigned ClusterBlocks() {
+  unsigned blocks;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
+  return blocks;
+}
 __device__ inline unsigned ClusterRank() {
   unsigned rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -33,83 +38,103 @@ __device__ inline ExpSum OfBlock(const ExpSum* own, unsigned rank) {
   return value;
 }
 
-template <typename T, bool kCap>
-__device__ ExpSum ThreadExpSum(Pack<T, kWideLanes<T>> (&z)[kPacks], int first, int step, int width,
-                               const Capped<kCap>& capped) {
-  ExpSum own = {-INFINITY, 0};
+// Over the cluster's blocks; `own` is this block's, in its shared memory. Another barrier of the
+// cluster must come before the block ends.
+__device__ inline ExpSum ClusterExpSum(const ExpSum* own) {
+  ClusterArrive();
+  ClusterWait();
+  const unsigned lane = threadIdx.x % 32;
+  return WarpExpSum(lane < ClusterBlocks() ? OfBlock(own, lane) : ExpSum{-INFINITY, 0});
+}
+
+// What was computed from z is computed again rather than kept: registers are short.
+template <typename T, int kLanes>
+__device__ inline void Forget(Pack<T, kLanes> (&z)[kPacks]) {
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    if (first + k * step < width) Add(z[k], capped, own);
+#pragma unroll
+    for (uint32_t& word : z[k].words) asm volatile("" : "+r"(word));
   }
-  return own;
 }
 
 template <typename T, bool kCap>
-__global__ void __launch_bounds__(kMaxThreads, 2) __cluster_dims__(kClusterBlocks, 1, 1)
-    ClusterKernel(const CrossEntropyRows in) {
+__global__ void __launch_bounds__(kMaxThreads, 2) ClusterKernel(const CrossEntropyRows in) {
   constexpr int kLanes = kWideLanes<T>;
   __shared__ ExpSum scratch[kMaxWarps];
   __shared__ ExpSum of_block;
-  const unsigned rank = ClusterRank();
-  const int64_t row = blockIdx.x / kClusterBlocks;
+  const unsigned rank = ClusterRank(), blocks = ClusterBlocks();
+  const int64_t row = blockIdx.x / blocks;
   char* logits = static_cast<char*>(in.logits) + row * in.width * T::kBytes;
   // The cluster goes through the row a sweep of packs at a time.
-  const int step = kClusterBlocks * static_cast<int>(blockDim.x) * kLanes;
+  const int step = static_cast<int>(blocks * blockDim.x) * kLanes;
   const int first = static_cast<int>(rank * blockDim.x + threadIdx.x) * kLanes;
   const int64_t label = in.targets[row], target = label - in.begin;
-
-  Pack<T, kLanes> z[kPacks] = {};
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int i = first + k * step;
-    if (label >= 0 && i < in.width) z[k] = LoadPack<T, kLanes>(logits, i);
-  }
-  const bool here = label >= 0 && target >= 0 && target < in.width;
   const bool storing = rank == 0 && threadIdx.x == 0;
-  const float target_logit = storing && here ? LoadPack<T, 1>(logits, target)[0] : 0.0F;
-
-  if (label < 0) {
+  Pack<T, kLanes> z[kPacks];
+  if (label < 0) {  // for the whole cluster
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      if (first + k * step < in.width) StorePack(logits, first + k * step, z[k]);
+      if (first + k * step < in.width)
+        StorePack(logits, first + k * step, FilledPack<T, kLanes>(0));
     }
     if (storing) StoreTerms<false>(in, row, {0, 1}, false, 0);
-    return;  // the whole cluster does
+    return;
   }
-
-  const Capped<kCap> capped(in.soft_cap);
-  const ExpSum own = BlockExpSum(ThreadExpSum<T, kCap>(z, first, step, in.width, capped), scratch);
-  if (threadIdx.x == 0) of_block = own;
-  ClusterArrive();
-  ClusterWait();
-  ExpSum whole = OfBlock(&of_block, 0);
-#pragma unroll
-  for (unsigned block = 1; block < kClusterBlocks; ++block)
-    whole = Merged(whole, OfBlock(&of_block, block));
-  ClusterArrive();  // no block leaves before all have read what it holds
-  if (storing) StoreTerms<kCap>(in, row, whole, here, target_logit);
-
-  const Gradient<kCap> gradient(in, whole.max, whole.sum);
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int i = first + k * step;
-    if (i < in.width) StorePack(logits, i, gradient(z[k], target - i));
+    z[k] = i < in.width ? LoadPack<T, kLanes>(logits, i) : FilledPack<T, kLanes>(T::kLowest);
   }
+  const bool here = target >= 0 && target < in.width;
+  const float target_logit = storing && here ? LoadPack<T, 1>(logits, target)[0] : 0.0F;
+
+  ExpSum own = {-INFINITY, 0};
+  Add(z, Capped<kCap>(in.soft_cap), own);
+  own = BlockExpSum(own, scratch);
+  if (threadIdx.x == 0) of_block = own;
+  const ExpSum whole = ClusterExpSum(&of_block);
+  ClusterArrive();
+  if (storing) StoreTerms<kCap>(in, row, whole, here, target_logit);
+
+  if (kCap) Forget(z);
+  const Gradient<kCap> gradient(in, whole.max, whole.sum);
+  TargetLogit found;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int i = first + k * step;
+    if (i >= in.width) continue;
+    found.Look(z[k], target - i);
+    StorePack(logits, i, gradient(z[k]));
+  }
+  found.Store<T>(gradient, logits, target);
   ClusterWait();
+}
+
+// The smallest cluster that holds a row; 0: none does.
+int ClusterFor(int packs) {
+  for (int blocks = 1; blocks <= kMaxClusterBlocks; blocks *= 2) {
+    if (packs <= blocks * kMaxThreads * kPacks) return blocks;
+  }
+  return 0;
 }
 
 template <typename T>
 int Launch(const CrossEntropyRows& in, cudaStream_t stream) {
   constexpr int kLanes = kWideLanes<T>;
-  const int64_t threads = 32 * CeilDiv(in.width, 32 * kLanes * kPacks * kClusterBlocks);
-  if (in.width % kLanes != 0 || !Aligned16(in.logits) || threads > kMaxThreads) return kUnsupported;
-  const auto blocks = static_cast<unsigned>(in.rows * kClusterBlocks);
-  if (in.soft_cap == 0) {
-    ClusterKernel<T, false><<<blocks, static_cast<unsigned>(threads), 0, stream>>>(in);
-  } else {
-    ClusterKernel<T, true><<<blocks, static_cast<unsigned>(threads), 0, stream>>>(in);
-  }
-  return cudaGetLastError();
+  const int cluster = ClusterFor(in.width / kLanes);
+  if (in.width % kLanes != 0 || !Aligned16(in.logits) || cluster == 0) return kUnsupported;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(in.rows * cluster));
+  config.blockDim =
+      dim3(static_cast<unsigned>(32 * CeilDiv(in.width, int64_t{32} * kLanes * kPacks * cluster)));
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return in.soft_cap == 0 ? cudaLaunchKernelEx(&config, ClusterKernel<T, false>, in)
+                          : cudaLaunchKernelEx(&config, ClusterKernel<T, true>, in);
 }
 
 bool HasClusters() {
