@@ -8,8 +8,9 @@
 # 2. attention: gpu_attention.py bench: ATen's FA2, cuDNN, dense mask, the ceilings of products and copies
 # 3. the row kernels, where scripts/bench/gpu_rows.py is there
 # 4. a training step of transformers + PEFT: gpu_step_peer.py
-# Attention takes half of the budget, steps a third. Tables go to stdout, everything to DIR/result.json and DIR/table.md. Nothing is built:
-# the library is build/release/libosler_cuda.so (target osler_cuda) or --library. docs/benchmarks.md holds figures.
+# Attention takes half of the budget, steps a third. Tables go to stdout, everything to DIR/result.json and table.md.
+# Nothing is built: the library is build/release/libosler_cuda.so (target osler_cuda) or --library. docs/benchmarks.md
+# holds figures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=build/bench_gpu library=${OSLER_CUDA_LIBRARY:-} budget=300 families=80,90 cases= check=yes rows=yes step=yes
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
     --no-check) check=; shift ;;
     --no-rows) rows=; shift ;;
     --no-step) step=; shift ;;
-    -h|--help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "bench: unknown option $1 (see --help)" >&2; exit 2 ;;
   esac
 done

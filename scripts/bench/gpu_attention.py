@@ -5,9 +5,10 @@
     gpu_attention.py bench [--families 80,90] [--cases NAME,…] [--budget-seconds 60] [--json FILE]
     gpu_attention.py sanitize [--families 80,90] [--widths 64]     a few small launches, for compute-sanitizer
 
-The library is OSLER_CUDA_LIBRARY, else build/release/libosler_cuda.so; `bench` runs its peers without it too. A family is
-80 (mma.sync kernels) or 90 (wgmma). `check` prints ok or FAIL with the largest error over the allowed one (above 1
-fails) for each family, width and mask, or unsupported; gpu_check.py has the rule, gpu_cases.py the cases. Exits 1 after a failure.
+The library is OSLER_CUDA_LIBRARY, else build/release/libosler_cuda.so; `bench` runs its peers without it too. A family
+is 80 (mma.sync kernels) or 90 (wgmma). `check` prints for each family, width and mask the largest error over the
+allowed one (above 1 fails) or "unsup": unsupported. gpu_check.py has the rule, gpu_cases.py the cases. Exits 1 after a
+failure.
 """
 import argparse
 import json
@@ -85,8 +86,8 @@ def check(args):
     if cells:
         print("largest error / allowed error; families and widths across")
         print_table(cells, list(cells))
-        print("largest error / PyTorch's: " + ", ".join(
-            f"{family}/{width} {max(v.peer_ratio for v in row.values()):.2f}" for (family, width), row in cells.items()))
+        ratios = {c: max(v.peer_ratio for v in row.values()) for c, row in cells.items()}
+        print("largest error / PyTorch's: " + ", ".join(f"{f}/{w} {ratio:.2f}" for (f, w), ratio in ratios.items()))
     print(f"sweep: {time.monotonic() - begin:.1f} s")
     lines = list(run_properties(library, args, begin + args.seconds)) if args.repeats else []
     print("\n".join(lines))
@@ -94,7 +95,7 @@ def check(args):
     print(f"{len(failures)} failures, {time.monotonic() - begin:.1f} s")
     print("\n".join(failures[:args.show]))
     if args.json:
-        table = {f"{family}/{width}": {name: str(v) for name, v in row.items()} for (family, width), row in cells.items()}
+        table = {f"{f}/{w}": {name: str(v) for name, v in row.items()} for (f, w), row in cells.items()}
         args.json.write_text(json.dumps({"cells": table, "properties": lines, "failures": failures}, indent=1))
     return bool(failures)
 
@@ -133,7 +134,8 @@ def main():
     parser.add_argument("--families", type=numbers, default=[80, 90])
     parser.add_argument("--widths", type=numbers, default=gpu_cases.WIDTHS)
     parser.add_argument("--quick", action="store_true", help="ten masks instead of twenty-eight")
-    parser.add_argument("--repeats", type=int, default=1000, help="of one case, bit for bit; 0: neither these nor merging")
+    parser.add_argument("--repeats", type=int, default=1000, help="of one case, bit for bit; 0: no "
+                        "repeats, no merging")
     parser.add_argument("--seconds", type=float, default=300.0, help="what check may take")
     parser.add_argument("--show", type=int, default=60, help="failures that are printed")
     parser.add_argument("--cases", type=lambda text: text.split(","), help="of bench; all by default")

@@ -143,8 +143,8 @@ def print_case(result):
         if "note" in row and "forward" not in row:
             print(f"{row['name']:14}    {row['note']}")
             continue
-        print(f"{row['name']:14}{_cell(row, 'forward', best['forward']):>52}{_cell(row, 'backward', best['backward']):>52}"
-              f"  {row.get('note', '')}")
+        cells = [_cell(row, which, best[which]).rjust(52) for which in best]
+        print(f"{row['name']:14}{''.join(cells)}  {row.get('note', '')}")
     for family, errors in result.get("agreement", {}).items():
         print(f"sm_{family} beside FA2: " + ", ".join(f"{name} {value:.1e}" for name, value in errors.items()))
 

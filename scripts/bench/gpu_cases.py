@@ -1,4 +1,4 @@
-"""The attention cases of the correctness sweep: masks, and what else varies with them (heads, dtype, layout, options)."""
+"""The attention cases of the correctness sweep: masks, and what varies with them (heads, dtype, layout, options)."""
 import dataclasses
 
 import torch

@@ -1,6 +1,6 @@
 """Runs one attention case through libosler_cuda.so and through gpu_reference.py, and says where they differ.
 
-The rule is that of FlashAttention's tests: max |ours − exact| ≤ 2 · max |PyTorch in the same dtype − exact| + atol, with
+The rule of FlashAttention's tests: max |ours − exact| ≤ 2 · max |PyTorch in the same dtype − exact| + atol, with
 atol = 2 · max |round(exact + 0.3) − 0.3 − exact|, rounding to that dtype (3 and 3 under a soft cap). The norm of the
 error is bounded too, and the log-sum-exp's error by 1e-3. Results lie among NaN that must still be there afterwards;
 inputs lie among NaN that no result may pick up.

@@ -1,4 +1,4 @@
-"""Attention that others wrote, on the same tensors: ATen's FA2, cuDNN, and memory-efficient attention under a dense mask.
+"""Attention that others wrote, on the same tensors: ATen's FA2, cuDNN, memory-efficient attention under a dense mask.
 
 Each maker takes a Work and gives (forward, backward) to time: forward() returns what backward(saved) needs. It raises
 where the peer lacks the shape. Layouts, mask and workspaces a peer wants are made before timing, in its favour:
@@ -61,7 +61,8 @@ def fa2(work):
         options |= {"window_size_left": mask.window - 1, "window_size_right": 0}
 
     def forward():
-        return aten._flash_attention_forward(q, k, v, starts, starts, longest, longest, 0.0, mask.causal, False, **options)
+        return aten._flash_attention_forward(q, k, v, starts, starts, longest, longest, 0.0, mask.causal, False,
+                                             **options)
 
     def backward(saved):
         return aten._flash_attention_backward(grad, q, k, v, saved[0], saved[1], starts, starts, longest, longest, 0.0,

@@ -1,4 +1,4 @@
-"""What must hold of libosler_cuda.so's attention beyond small errors: the same bits every time, and parts that add up."""
+"""What must hold of libosler_cuda.so's attention beyond small errors: the same bits each time, parts that add up."""
 import dataclasses
 import time
 

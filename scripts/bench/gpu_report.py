@@ -42,14 +42,17 @@ def attention(result):
 
 def rows(result):
     def rate(row):
-        return f"{row['tbps']:.2f} TB/s" if "tbps" in row else f"{row['tflops']:.0f} TFLOP/s" if "tflops" in row else "–"
+        if "tbps" in row:
+            return f"{row['tbps']:.2f} TB/s"
+        return f"{row['tflops']:.0f} TFLOP/s" if "tflops" in row else "–"
     return table(["kernel", "shape", "by", "ms", "rate", "note"],
                  [[r["kernel"], r["shape"], r["name"], f"{r['ms']:.3f}" if "ms" in r else "–", rate(r),
                    r.get("note", "")] for r in result])
 
 
 def step(result):
-    return table(["model", "trains", "checkpointing", "attention", "tokens a step", "ms", "tokens/s", "MFU, %", "peak, GiB"],
+    header = ["model", "trains", "checkpointing", "attention", "tokens a step", "ms", "tokens/s", "MFU, %", "peak, GiB"]
+    return table(header,
                  [[r["size"], r["mode"], r["checkpointing"], r["attention"], r["batch"] * r["sequence_length"],
                    *([f"{r['ms']:.1f}", f"{r['tokens_per_s']:.0f}", f"{100 * r['mfu']:.1f}", f"{r['peak_gib']:.1f}"]
                      if "ms" in r else [r.get("note", "–"), "–", "–", "–"])] for r in result])
@@ -62,8 +65,8 @@ def main():
             merged[part] = json.loads(path.read_text())
     if "attention" in merged:
         machine = merged["attention"]["machine"]
-        texts.append(f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}; bf16 product of 8,192³ "
-                     f"{machine['gemm_tflops']:.0f} TFLOP/s, copy {machine['copy_tbps']:.2f} TB/s read + written.")
+        texts.append(f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}; bf16 product of "
+                     f"8,192³ {machine['gemm_tflops']:.0f} TFLOP/s, copy {machine['copy_tbps']:.2f} TB/s (read + write).")
         texts.append(attention(merged["attention"]["attention"]))
     if "rows" in merged:
         texts.append(rows(merged["rows"]["rows"]))

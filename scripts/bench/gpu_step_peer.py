@@ -4,11 +4,11 @@
     gpu_step_peer.py [--sizes 1b,3b] [--modes full,lora] [--checkpointing off,on] [--sequence-length 4096] [--batch 4]
                      [--attention default,cudnn] [--budget-seconds 120] [--json FILE]
 
-Llama-architecture models with random weights, random tokens, bf16 weights and moments, fused AdamW, SDPA, one sequence a row,
-no padding. A step is forward, loss on every token, backward, AdamW; CUDA events around the whole of it, median of the steps
-after two. tokens/s; model FLOP utilisation (MFU) of the datasheet's 989 TFLOP/s: 6 · N operations a token, N without the input
-embedding and with the output head, and attention by mask area, 3.5 times its forward 4 · D · H · A; frozen weights
-(LoRA) count 4 · N, and what is recomputed earns nothing. Peak memory is that of PyTorch's allocator.
+Llama-architecture models with random weights, random tokens, bf16 weights and moments, fused AdamW, SDPA, one sequence
+a row, no padding. A step is forward, loss on every token, backward, AdamW; CUDA events around the whole of it, median
+of the steps after two. Model FLOP utilisation (MFU) is of the datasheet's 989 TFLOP/s: 6 · N operations a token, N without
+the input embedding and with the output head, and attention by mask area, 3.5 times its forward 4 · D · H · A; frozen
+weights (LoRA) count 4 · N, and what is recomputed earns nothing. Peak memory is that of PyTorch's allocator.
 """
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DATASHEET_TFLOPS = 989.0
 WARMUP, FEWEST, STEPS = 2, 2, 10
-# hidden, layers, query heads, key heads, head width, MLP width, vocabulary, tied: Llama 3.2's, and a tiny one to try this out.
+# hidden, layers, query heads, key heads, head width, MLP width, vocabulary, tied: Llama 3's, and a tiny one.
 SIZES = {"1b": (2048, 16, 32, 8, 64, 8192, 128256, True), "3b": (3072, 28, 24, 8, 128, 8192, 128256, True),
          "8b": (4096, 32, 32, 8, 128, 14336, 128256, False), "tiny": (128, 2, 4, 2, 32, 256, 1000, True)}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -72,7 +72,7 @@ def clocks():
 
 
 def ceilings(timer, size=8192):
-    """{"gemm_tflops", "copy_tbps", "clocks"}: a bf16 product of size³ on random data, and a 4 GiB copy, read + written."""
+    """{"gemm_tflops", "copy_tbps", …}: a bf16 product of size³ on random data, and a 2 GiB copy, read + write."""
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
     gemm = timer.time(lambda: torch.mm(a, b, out=out), seconds=0.3)

@@ -1,4 +1,4 @@
-"""What the GPU checks rest on, without a GPU: masks, the exact reference, the comparison, the structs of attention.h."""
+"""What the GPU checks rest on, without a GPU: masks, the exact reference, comparison, attention.h's structs."""
 import ctypes
 import pathlib
 import subprocess
