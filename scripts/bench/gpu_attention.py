@@ -139,8 +139,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=300.0, help="what check may take")
     parser.add_argument("--show", type=int, default=60, help="failures that are printed")
     parser.add_argument("--cases", type=lambda text: text.split(","), help="of bench; all by default")
-    parser.add_argument("--peers", type=lambda text: text.split(","), help="of bench: fa2, fa2 det, cudnn, cudnn "
-                        "packed, dense mask; all by default")
+    parser.add_argument("--peers", type=lambda text: text.split(","), help="of bench: fa2, fa2 det, cudnn, dense mask; "
+                        "all by default")
     parser.add_argument("--budget-seconds", type=float, default=120.0, help="what bench may take: fewer repeats, then "
                         "fewer cases")
     parser.add_argument("--json", type=pathlib.Path)

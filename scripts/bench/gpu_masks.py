@@ -27,6 +27,11 @@ class Mask:
         """Pairs that the mask lets through."""
         return int((self.hi.long() - self.lo.long()).sum())
 
+    @property
+    def nearest(self):
+        """What lengths, causal and window say: the mask of peers that know no images."""
+        return self if self.exact else documents(self.lengths, self.window)
+
     def dense(self, device):
         """[queries, keys], True where a row sees a key."""
         j = torch.arange(self.keys, device=device)

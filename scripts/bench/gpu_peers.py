@@ -26,9 +26,9 @@ class Work:
     def scale(self):
         return self.q.shape[2] ** -0.5
 
-    def flops(self):
+    def flops(self, mask):
         """Of the forward pass, over the pairs that the mask lets through; backward is 2.5 times that."""
-        return 4 * self.q.shape[2] * self.q.shape[1] * self.mask.area
+        return 4 * self.q.shape[2] * self.q.shape[1] * mask.area
 
 
 def draw(mask, heads, key_heads, width, dtype=torch.bfloat16, seed=1):
@@ -86,39 +86,31 @@ def fa2_deterministic(work):
 
 
 def cudnn(work):
-    """cuDNN, one document."""
-    mask = work.mask
-    if mask.window is not None or not mask.exact or len(mask.lengths) > 1:
-        raise NotImplementedError("this call has one document, no window, no images")
-    q, k, v, grad = (x.transpose(0, 1)[None] for x in (work.q, work.k, work.v, work.grad_out))
+    """cuDNN, of one document or packed ones. In torch 2.11 the gradients of packed ones come out wrong."""
+    mask, dropout_causal = work.mask, (0.0, work.mask.causal)
+    if mask.window is not None or not mask.exact:
+        raise NotImplementedError("ATen passes cuDNN neither a window nor images")
+    tensors, starts, longest = (work.q, work.k, work.v, work.grad_out), None, work.q.shape[0]
+    if len(mask.lengths) == 1:
+        tensors = [x.transpose(0, 1)[None] for x in tensors]
+    else:
+        starts, longest = _document_starts(mask)
+    q, k, v, grad = tensors
 
     def forward():
-        return aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, mask.causal, False, scale=work.scale)
+        if starts is None:
+            return aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, *dropout_causal, False, scale=work.scale)
+        return aten._cudnn_attention_forward(q, k, v, None, starts, starts, longest, longest, True, *dropout_causal, False,
+                                             scale=work.scale)
 
     def backward(saved):
         out, lse, starts_q, starts_k, longest_q, longest_k, seed, offset, _ = saved
-        return aten._scaled_dot_product_cudnn_attention_backward(
-            grad, q, k, v, out, lse, seed, offset, None, starts_q, starts_k, longest_q, longest_k, 0.0, mask.causal,
-            scale=work.scale)
-
-    return _kept(forward, backward)
-
-
-def cudnn_packed(work):
-    """cuDNN on packed documents."""
-    mask = work.mask
-    if mask.window is not None or not mask.exact or len(mask.lengths) == 1:
-        raise NotImplementedError("this call has packed documents, no window, no images")
-    starts, longest = _document_starts(mask)
-
-    def forward():
-        return aten._cudnn_attention_forward(work.q, work.k, work.v, None, starts, starts, longest, longest, True, 0.0,
-                                             mask.causal, False, scale=work.scale)
-
-    def backward(saved):
-        return aten._cudnn_attention_backward(
-            work.grad_out, work.q, work.k, work.v, saved[0], saved[1], saved[6], saved[7], None, starts, starts,
-            longest, longest, 0.0, mask.causal, scale=work.scale)
+        if starts is None:
+            return aten._scaled_dot_product_cudnn_attention_backward(
+                grad, q, k, v, out, lse, seed, offset, None, starts_q, starts_k, longest_q, longest_k, *dropout_causal,
+                scale=work.scale)
+        return aten._cudnn_attention_backward(grad, q, k, v, out, lse, seed, offset, None, starts, starts, longest,
+                                              longest, *dropout_causal, scale=work.scale)
 
     return _kept(forward, backward)
 
@@ -145,5 +137,5 @@ def dense_mask(work):
     return _kept(forward, backward)
 
 
-PEERS = {"fa2": fa2, "fa2 det": fa2_deterministic, "cudnn": cudnn, "cudnn packed": cudnn_packed,
-         "dense mask": dense_mask}
+PEERS = {"fa2": fa2, "fa2 det": fa2_deterministic, "cudnn": cudnn, "dense mask": dense_mask}
+NO_IMAGES = {"fa2", "fa2 det"}  # under images they compute the nearest mask

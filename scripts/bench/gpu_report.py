@@ -20,11 +20,13 @@ def table(header, rows):
     return "\n".join(lines + ["| " + " | ".join(str(x) for x in row) + " |" for row in rows])
 
 
-def figure(part, best):
+def figure(row, which, best):
+    part = row.get(which, {})
     if "tflops" not in part:
         return part.get("note", "–")
     ratio = f", {part['tflops'] / best:.2f}×" if best else ""
-    return f"{part['ms']:.3f} ms, {part['tflops']:.0f}{ratio}"
+    said = " (wrong result)" if part.get("wrong") else " (nearest mask)" if row["nearest"] else ""
+    return f"{part['ms']:.3f} ms, {part['tflops']:.0f}{ratio}{said}"
 
 
 def attention(result):
@@ -36,7 +38,7 @@ def attention(result):
         for which in ("forward", "backward"):
             best = gpu_bench.best_peer(case, which)
             goal = case["goals"][which == "backward"] if case["goals"] else "–"
-            lines.append([case["case"], which, goal, *[figure(rows.get(n, {}).get(which, {}), best) for n in names]])
+            lines.append([case["case"], which, goal, *[figure(rows.get(n, {}), which, best) for n in names]])
     return table(["case", "pass", "goal, TFLOP/s", *names], lines)
 
 
