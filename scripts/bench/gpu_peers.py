@@ -87,7 +87,7 @@ def fa2_deterministic(work):
 
 def cudnn(work):
     """cuDNN, of one document or packed ones. In torch 2.11 the gradients of packed ones come out wrong."""
-    mask, dropout_causal = work.mask, (0.0, work.mask.causal)
+    mask, rest = work.mask, (0.0, work.mask.causal)  # no dropout
     if mask.window is not None or not mask.exact:
         raise NotImplementedError("ATen passes cuDNN neither a window nor images")
     tensors, starts, longest = (work.q, work.k, work.v, work.grad_out), None, work.q.shape[0]
@@ -99,18 +99,18 @@ def cudnn(work):
 
     def forward():
         if starts is None:
-            return aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, *dropout_causal, False, scale=work.scale)
-        return aten._cudnn_attention_forward(q, k, v, None, starts, starts, longest, longest, True, *dropout_causal, False,
+            return aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, *rest, False, scale=work.scale)
+        return aten._cudnn_attention_forward(q, k, v, None, starts, starts, longest, longest, True, *rest, False,
                                              scale=work.scale)
 
     def backward(saved):
         out, lse, starts_q, starts_k, longest_q, longest_k, seed, offset, _ = saved
         if starts is None:
             return aten._scaled_dot_product_cudnn_attention_backward(
-                grad, q, k, v, out, lse, seed, offset, None, starts_q, starts_k, longest_q, longest_k, *dropout_causal,
+                grad, q, k, v, out, lse, seed, offset, None, starts_q, starts_k, longest_q, longest_k, *rest,
                 scale=work.scale)
         return aten._cudnn_attention_backward(grad, q, k, v, out, lse, seed, offset, None, starts, starts, longest,
-                                              longest, *dropout_causal, scale=work.scale)
+                                              longest, *rest, scale=work.scale)
 
     return _kept(forward, backward)
 
