@@ -67,8 +67,8 @@ def main():
             merged[part] = json.loads(path.read_text())
     if "attention" in merged:
         machine = merged["attention"]["machine"]
-        texts.append(f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}; bf16 product of "
-                     f"8,192³ {machine['gemm_tflops']:.0f} TFLOP/s, copy {machine['copy_tbps']:.2f} TB/s (read + write).")
+        texts.append(f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}; bf16 product of 8,192³ "
+                     f"{machine['gemm_tflops']:.0f} TFLOP/s, copy {machine['copy_tbps']:.2f} TB/s (read + write).")
         texts.append(attention(merged["attention"]["attention"]))
     if "rows" in merged:
         texts.append(rows(merged["rows"]["rows"]))

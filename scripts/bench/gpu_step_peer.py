@@ -6,9 +6,9 @@
 
 Llama-architecture models with random weights, random tokens, bf16 weights and moments, fused AdamW, SDPA, one sequence
 a row, no padding. A step is forward, loss on every token, backward, AdamW; CUDA events around the whole of it, median
-of the steps after two. Model FLOP utilisation (MFU) is of the datasheet's 989 TFLOP/s: 6 · N operations a token, N without
-the input embedding and with the output head, and attention by mask area, 3.5 times its forward 4 · D · H · A; frozen
-weights (LoRA) count 4 · N, and what is recomputed earns nothing. Peak memory is that of PyTorch's allocator.
+of the steps after two. Model FLOP utilisation (MFU) is of the datasheet's 989 TFLOP/s: 6 · N operations a token, N
+without the input embedding and with the output head, and attention by mask area, 3.5 times its forward 4 · D · H · A;
+frozen weights (LoRA) count 4 · N, and what is recomputed earns nothing. Peak memory is that of PyTorch's allocator.
 """
 import argparse
 import contextlib
