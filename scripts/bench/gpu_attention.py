@@ -63,19 +63,18 @@ def run_properties(library, args, deadline):
     """Lines of text, the failures among them starting with FAIL."""
     runs = [(family, width) for family in args.families for width in args.widths]
     for n, (family, width) in enumerate(runs):
-        share = max(0.0, deadline - time.monotonic()) / (len(runs) - n)
+        name, share = f"sm_{family} hd{width}", max(0.0, deadline - time.monotonic()) / (len(runs) - n)
         try:
             verdict = gpu_properties.merge(library, gpu_properties.merge_case(width), family, [333], args.device)
-            yield f"{'FAIL ' * bool(verdict.problems)}sm_{family} hd{width} merged halves: {verdict} {verdict.problems}"
+            yield f"{'FAIL ' * bool(verdict.problems)}{name} merged halves: {verdict} {verdict.problems or ''}"
+        except osler_cuda.Unsupported:
+            yield f"{name} merged halves: unsupported"
+        try:
             done, differing = gpu_properties.repeats(library, gpu_properties.medium_case(width), family, args.repeats,
                                                      share, args.device)
-            yield (f"{'FAIL ' * any(differing.values())}sm_{family} hd{width} {done} repeats, differing: "
-                   f"{ {k: v for k, v in differing.items() if v} or 'none'}")
+            yield f"{'FAIL ' * any(differing.values())}{name} {done} repeats, how often another bit: {differing}"
         except osler_cuda.Unsupported:
-            yield f"sm_{family} hd{width} merged halves, repeats: unsupported"
-        except RuntimeError as error:
-            yield f"FAIL sm_{family} hd{width} merged halves, repeats: {error}"
-            return
+            yield f"{name} repeats: unsupported"
 
 
 def check(args):
@@ -89,8 +88,13 @@ def check(args):
         ratios = {c: max(v.peer_ratio for v in row.values()) for c, row in cells.items()}
         print("largest error / PyTorch's: " + ", ".join(f"{f}/{w} {ratio:.2f}" for (f, w), ratio in ratios.items()))
     print(f"sweep: {time.monotonic() - begin:.1f} s")
-    lines = list(run_properties(library, args, begin + args.seconds)) if args.repeats else []
-    print("\n".join(lines))
+    lines = []
+    try:
+        for line in run_properties(library, args, begin + args.seconds) if args.repeats else ():
+            lines.append(line)
+            print(line, flush=True)
+    except RuntimeError as error:  # of CUDA: nothing after it can run
+        lines.append(f"FAIL merged halves, repeats: {error}")
     failures += [line for line in lines if line.startswith("FAIL")]
     print(f"{len(failures)} failures, {time.monotonic() - begin:.1f} s")
     print("\n".join(failures[:args.show]))
