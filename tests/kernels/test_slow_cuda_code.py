@@ -13,8 +13,8 @@ import pytest
 REPO = pathlib.Path(__file__).resolve().parents[2]
 LIBRARY = pathlib.Path(os.environ.get("OSLER_BIN", REPO / "build/release/osler")).parent / "libosler_cuda.so"
 
-# Bytes of stack a kernel may have: none.
-STACK_BUDGET = 0
+# Bytes of stack that spilled registers may take: a few in the family for GPUs before Hopper, else none.
+STACK_BUDGET = {r"sm80\d+(Forward|BackwardKeys|BackwardQueries)Kernel": 64}
 
 
 def cuobjdump():
@@ -64,15 +64,30 @@ def matrix_instructions():
 
 
 def test_no_kernel_spills(resources):
+    def budget(kernel):
+        return next((count for pattern, count in STACK_BUDGET.items() if re.search(pattern, kernel)), 0)
     spilled = [(architecture, kernel, use) for architecture, kernel, use in resources
-               if use["STACK"] > STACK_BUDGET or use["LOCAL"] > 0]
+               if use["STACK"] > budget(kernel) or use["LOCAL"] > 0]
     assert not spilled, spilled
 
 
-def test_hopper_attention_uses_warpgroup_products(matrix_instructions):
-    attention = [(kernel, uses) for architecture, kernel, uses in matrix_instructions
-                 if architecture == "sm_90a" and "ForwardKernel" in kernel]
-    assert len(attention) >= 12  # 3 widths, 2 elements, soft cap or none
-    for kernel, uses in attention:
-        assert uses["HGMMA"] >= 8, (kernel, uses)
-        assert uses["HMMA"] == uses["LDL"] == uses["STL"] == 0, (kernel, uses)
+# 3 padded widths, 2 elements, soft cap or none.
+@pytest.mark.parametrize("kernel", ["ForwardKernel", "KeysKernel", "QueriesKernel"])
+def test_hopper_attention_uses_warpgroup_products(matrix_instructions, kernel):
+    found = [(name, uses) for architecture, name, uses in matrix_instructions
+             if architecture == "sm_90a" and kernel in name]
+    assert len(found) >= 12
+    for name, uses in found:
+        assert uses["HGMMA"] >= 8, (name, uses)
+        assert uses["HMMA"] == uses["LDL"] == uses["STL"] == 0, (name, uses)
+
+
+# 5 padded widths, 2 elements.
+@pytest.mark.parametrize("kernel", ["ForwardKernel", "BackwardKeysKernel", "BackwardQueriesKernel"])
+def test_ampere_attention_uses_warp_products(matrix_instructions, kernel):
+    for architecture in ("sm_80", "sm_90"):
+        found = [(name, uses) for built_for, name, uses in matrix_instructions
+                 if built_for == architecture and kernel in name]
+        assert len(found) >= 10
+        for name, uses in found:
+            assert uses["HMMA"] >= 8 and uses["HGMMA"] == 0, (name, uses)
