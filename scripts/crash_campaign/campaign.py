@@ -13,6 +13,7 @@ import time
 import torch
 
 import runs
+import surroundings
 
 PHASES = ["load", "forward", "backward", "reduce", "optimizer", "staging", "shard_write", "manifest", "rename", "latest",
           "retention"]
@@ -30,6 +31,8 @@ class Campaign:
         self.directory, self.draw = directory, random.Random(seed)
         self.whole, self.seconds = {}, {}
         self.histogram = collections.Counter()
+        self.clock_library = surroundings.build_clock_jump(directory)
+        self.disk_of = {}  # of a case's directory, while it has one of its own
         runs.make_world(directory, runs.tiny_records(), runs.TINY)
 
     def reference(self, layout):
@@ -101,6 +104,33 @@ class Campaign:
         run.wait()
         return run, None
 
+    def small_disk(self, config, layout, victim, _):
+        """A full disk of a real file system, which then grows."""
+        _, tensors = self.reference(layout)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        disk = self.disk_of[config.stem] = surroundings.SmallDisk(config.parent / config.stem, int(size * self.draw.uniform(0.2, 5)))
+        run = runs.Run(config, layout)
+        run.wait()
+        disk.resize(100 << 20)
+        return run, None
+
+    def read_only(self, config, layout, victim, _):
+        """A run that is killed and finds its directory read-only when it starts again."""
+        disk = self.disk_of[config.stem] = surroundings.SmallDisk(config.parent / config.stem, 100 << 20)
+        self.failpoint(config, layout, victim, "forward")
+        disk.make_writable(False)
+        run = runs.Run(config, layout)
+        codes = run.wait()
+        assert 5 in codes, (codes, run.errors)
+        disk.make_writable(True)
+        return run, None
+
+    def clock(self, config, layout, victim, seconds):
+        """A rank's time of day jumps: nothing happens."""
+        run = runs.Run(config, layout, victim, surroundings.clock_jump(self.clock_library, seconds, self.draw.randint(0, 60)))
+        assert set(run.wait()) == {0}, run.errors
+        return run, None
+
     def damaged(self, config, layout, victim, how):
         """A kill, and then a torn or flipped file of the newest checkpoint."""
         run, _ = self.failpoint(config, layout, 0, "backward")
@@ -126,28 +156,36 @@ class Campaign:
         config = runs.write_config(self.directory, name, layout)
         run, phase = getattr(self, kind)(config, layout, victim, argument)
         codes = [p.returncode for p in run.processes]
-        survivors = [code for rank, code in enumerate(codes) if rank != victim and kind not in ("disk", "damaged")]
+        on_disk = kind in ("disk", "small_disk", "read_only")
+        survivors = [code for rank, code in enumerate(codes) if rank != victim and not on_disk and kind != "damaged"]
         assert all(code in (0, 4) for code in survivors), (codes, run.errors)
-        if kind == "disk":
+        if on_disk:
             assert all(code in (0, 4, 5) for code in codes), (codes, run.errors)
         if phase:
             self.histogram[phase] += 1
         again = runs.Run(config, layout)
         assert set(again.wait()) == {0}, again.errors
         self.check(name, layout)
+        self.release(name)
         for path in (self.directory / name, config, config.with_suffix(".trace")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return {"case": number, "kind": kind, "argument": argument, "layout": layout, "victim": victim, "codes": codes,
                 "phase": phase}
 
 
-def drawn_cases(draw, count):
+    def release(self, name):
+        if disk := self.disk_of.pop(name, None):
+            disk.close()
+
+
+def drawn_cases(draw, count, may_mount):
     """Every phase once, then every other kind once, then at random."""
     others = [("signal_at_random", kind) for kind in SIGNALS] + [("stopped", None), ("slow", None)]
     others += [("disk", fault) for fault in (
         "write:optimizer@3=ENOSPC", "write:weights@2=EIO", "sync:weights@2=EIO", "rename:step-@3=EIO", "write:manifest@2=ENOSPC",
         "write:latest@2=EIO", "write:metrics@3=ENOSPC")]
-    others += [("damaged", "torn"), ("damaged", "flipped")]
+    others += [("damaged", "torn"), ("damaged", "flipped"), ("clock", -86400), ("clock", 86400)]
+    others += [("small_disk", None), ("read_only", None)] if may_mount else []
     cases = [("failpoint", phase) for phase in PHASES] + others
     while len(cases) < count:
         cases.append(draw.choice([("failpoint", draw.choice(PHASES)), draw.choice(others), ("signal_at_random", "kill")]))
@@ -162,10 +200,13 @@ def main():
     args = parser.parse_args()
     directory = args.dir.resolve()
     campaign = Campaign(directory, args.seed)
+    may_mount = surroundings.can_mount()
+    if not may_mount:
+        print("crash_campaign: this user may not mount a file system: no small disks, no read-only directories", file=sys.stderr)
     failed, kinds = [], collections.Counter()
     begin = time.monotonic()
     with open(directory / "cases.jsonl", "w", encoding="utf-8") as out:
-        for number, (kind, argument) in enumerate(drawn_cases(campaign.draw, args.cases)):
+        for number, (kind, argument) in enumerate(drawn_cases(campaign.draw, args.cases, may_mount)):
             kinds[kind] += 1
             try:
                 result = campaign.case(number, kind, argument)
@@ -173,6 +214,7 @@ def main():
                 result = {"case": number, "kind": kind, "argument": argument, "failed": str(error)[:2000]}
                 failed.append(result)
                 print(f"FAILED case {number} ({kind} {argument}): {error}", file=sys.stderr)
+                campaign.release(f"case{number}")
             out.write(json.dumps(result) + "\n")
             out.flush()
             if sys.stderr.isatty():
