@@ -10,6 +10,19 @@ constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kLanes = 8;      // threads of a row
 constexpr int kThreads = 256;  // a block takes kQueryPadding rows of one head
 
+// grad_out as the matrix products of the backward pass see it: their difference from this sum is
+// what gradients are made of.
+__device__ void Round(Element element, float (&values)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; i += 2) {
+    const float2 two = element == Element::kBf16
+                           ? Unpack<Element::kBf16>(Pack<Element::kBf16>(values[i], values[i + 1]))
+                           : Unpack<Element::kFp16>(Pack<Element::kFp16>(values[i], values[i + 1]));
+    values[i] = two.x;
+    values[i + 1] = two.y;
+  }
+}
+
 __device__ float RowDot(const AttentionBackward& p, int query, int head, int lane) {
   const int64_t out_at = query * p.out.token_stride + head * p.out.head_stride;
   const int64_t grad_at = query * p.grad_out.token_stride + head * p.grad_out.head_stride;
@@ -18,6 +31,7 @@ __device__ float RowDot(const AttentionBackward& p, int query, int head, int lan
     float out[8], grad[8];
     Load8(p.out.data, out_at + column, p.out_element, out);
     Load8(p.grad_out.data, grad_at + column, p.out_element, grad);
+    if (p.out_element == Element::kFp32) Round(p.in.element, grad);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum = fmaf(out[i], grad[i], sum);
   }

@@ -7,6 +7,10 @@
 //   slopes = weights ∘ (v grad_outᵀ − delta)    grad_k += slopes · q
 // All is transposed, keys by queries, so that weights and slopes are born in the registers in which
 // the second product takes them. Only the weights change hands, through shared memory.
+//
+// The second warp is half a tile behind: it meets the others between its two products, they meet
+// before their first. So one of the two always multiplies while the other works on its scores, and
+// the weights are there when the second asks for them.
 #pragma once
 
 #include "kernels/cuda/attention_kernels.h"
@@ -21,76 +25,90 @@ template <int kWidth_>
 struct KeysShape {
   static constexpr int kWidth = kWidth_;
   static constexpr int kBlocks = kWidth <= 64 ? 4 : kWidth <= 128 ? 2 : 1;  // of 16 keys a pair
-  static constexpr int kPairs = kWidth <= 64 ? 2 : 4;
+  static constexpr int kPairs = 4;
   static constexpr int kQueries = kWidth <= 64 || kWidth > 128 ? 32 : 64;
-  static constexpr int kBlocksPerSm = kWidth <= 64 ? 2 : 1;
+  static constexpr int kBlocksPerSm = 1;
+  // Keys or values stay in registers where a warp's few rows would cost more loads than products.
+  static constexpr bool kHoldsRows = kWidth > 128;
   static constexpr int kThreads = 2 * kPairs * 32;
   static constexpr int kPairKeys = 16 * kBlocks;
   static constexpr int kKeys = kPairs * kPairKeys;
   static constexpr int kKeyBytes = kKeys * kWidth * 2;
   static constexpr int kQueryBytes = kQueries * kWidth * 2;
   static constexpr int kRowBytes = kQueries * 4;
-  // A stage: q, grad_out, lse, delta, lo, hi.
-  static constexpr int kStageBytes = 2 * kQueryBytes + 4 * kRowBytes;
+  // Three slots of q, lse, delta, lo and hi, which the second warps need longer; two of grad_out.
+  static constexpr int kSlotBytes = kQueryBytes + 4 * kRowBytes;
   static constexpr int kPairBytes = kPairKeys * kQueries * 2;
-  static constexpr int kSharedBytes =
-      2 * kKeyBytes + 2 * kStageBytes + kPairs * kPairBytes + 2 * static_cast<int>(sizeof(int));
+  static constexpr int kSlots = 2 * kKeyBytes;
+  static constexpr int kGradSlots = kSlots + 3 * kSlotBytes;
+  static constexpr int kExchange = kGradSlots + 2 * kQueryBytes;
+  static constexpr int kSharedBytes = kExchange + kPairs * kPairBytes;
 };
 
-// The queries of one tile that the copies are about to fetch, or that are fetched.
-struct QueryTile {
-  int head, first;
+// The way over the queries that see a block's keys: all of one head, then those of the next.
+template <int kQueries>
+struct QueryWalk {
+  int head, first, begin, end, last_head;
+
+  __device__ __forceinline__ bool Ends() const { return begin >= end || head >= last_head; }
+  __device__ __forceinline__ void Advance() {
+    first += kQueries;
+    if (first >= end) first = begin, ++head;
+  }
 };
 
-// One stage of queries and all that belongs to them. Four copies of 4 numbers a thread.
+// Starts the copies of one tile of queries and all that belongs to them.
 template <Element kElement, class Shape>
-__device__ __forceinline__ void LoadQueries(uint32_t stage, const AttentionBackward& p,
-                                            const QueryTile& tile) {
+__device__ __forceinline__ void LoadQueries(uint32_t slot, uint32_t grad_slot,
+                                            const AttentionBackward& p, int head, int first) {
   constexpr int kQueries = Shape::kQueries, kWidth = Shape::kWidth;
-  LoadTile<kQueries, kWidth, Shape::kThreads>(stage, OfHead(p.in.q, tile.head), tile.first,
-                                              p.in.queries, p.in.width);
-  LoadGradOut<kElement, kQueries, kWidth, Shape::kThreads>(stage + Shape::kQueryBytes, p, tile.head,
-                                                           tile.first);
+  LoadTile<kQueries, kWidth, Shape::kThreads>(slot, OfHead(p.in.q, head), first, p.in.queries,
+                                              p.in.width);
+  LoadGradOut<kElement, kQueries, kWidth, Shape::kThreads>(grad_slot, p, head, first);
   constexpr int kCopies = kQueries / 4;
   if (threadIdx.x < 4 * kCopies) {
     const int kind = threadIdx.x / kCopies, row = threadIdx.x % kCopies * 4;
     const int64_t padded = PaddedQueries(p.in.queries);
-    const float* plane = p.workspace + (kind * p.in.heads + tile.head) * padded;
+    const float* plane = p.workspace + (kind * p.in.heads + head) * padded;
     const void* ends = kind == 2 ? p.in.lo : p.in.hi;
     const void* from = kind < 2 ? static_cast<const void*>(plane) : ends;
-    const int left = kind < 2 ? 4 : min(4, max(0, p.in.queries - tile.first - row));
-    CopyAsync(stage + 2 * Shape::kQueryBytes + kind * Shape::kRowBytes + row * 4,
-              static_cast<const char*>(from) + (tile.first + row) * 4, left * 4);
+    const int left = kind < 2 ? 4 : min(4, max(0, p.in.queries - first - row));
+    CopyAsync(slot + Shape::kQueryBytes + kind * Shape::kRowBytes + row * 4,
+              static_cast<const char*>(from) + (first + row) * 4, left * 4);
   }
-  CommitCopies();
 }
 
-// Products k·q to weights, and those, times the soft cap's slope, for the partner.
-template <Element kElement, int kBlocks, int kBlockColumns>
-__device__ __forceinline__ void ToWeights(float (&scores)[kBlocks][kBlockColumns][4],
+// Products k·q, or their tanh under a soft cap, to weights, and those, times the cap's slope, for
+// the partner.
+template <Element kElement, bool kCapped, int kBlocks, int kBlockColumns>
+__device__ __forceinline__ void ToWeights(const float (&scores)[kBlocks][kBlockColumns][4],
                                           uint32_t (&weights)[kBlocks][kBlockColumns / 2][4],
-                                          const float* lse, const ScoreScale& scale,
-                                          uint32_t exchange, int lane) {
-  const bool capped = scale.inner != 0;
+                                          const float* lse, float factor, uint32_t exchange,
+                                          int lane) {
+  const auto place = [&](int i, int j) { return exchange + ((j * kBlocks + i) * 32 + lane) * 16; };
 #pragma unroll
-  for (int j = 0; j < kBlockColumns; j += 2)
+  for (int j = 0; j < kBlockColumns / 2; ++j)
 #pragma unroll
     for (int i = 0; i < kBlocks; ++i) {
       uint32_t sent[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float2 base = *reinterpret_cast<const float2*>(lse + 8 * (j + e / 2) + lane % 4 * 2);
-        const float x = scores[i][j + e / 2][e % 2 * 2], y = scores[i][j + e / 2][e % 2 * 2 + 1];
-        const float wx = Exp2(fmaf(x, scale.factor, -base.x));
-        const float wy = Exp2(fmaf(y, scale.factor, -base.y));
-        weights[i][j / 2][e] = Pack<kElement>(wx, wy);
-        sent[e] = weights[i][j / 2][e];
-        // x is −∞ where it is hidden: (1 − x²) · 0 would not be a number.
-        if (capped)
-          sent[e] = Pack<kElement>(wx > 0 ? wx * (1 - x * x) : 0, wy > 0 ? wy * (1 - y * y) : 0);
+        const float2 base =
+            *reinterpret_cast<const float2*>(lse + 8 * (2 * j + e / 2) + lane % 4 * 2);
+        const float* score = scores[i][2 * j + e / 2] + e % 2 * 2;
+        const float x = score[0], y = score[1];
+        const float wx = Exp2(fmaf(x, factor, -base.x)), wy = Exp2(fmaf(y, factor, -base.y));
+        weights[i][j][e] = Pack<kElement>(wx, wy);
+        if (kCapped) sent[e] = Pack<kElement>(wx * CapSlope(x), wy * CapSlope(y));
       }
-      StoreShared(exchange + ((j / 2 * kBlocks + i) * 32 + lane) * 16, sent);
+      if (kCapped) StoreShared(place(i, j), sent);
     }
+  if constexpr (!kCapped) {  // apart from the exponentials, so that no store stands between those
+#pragma unroll
+    for (int j = 0; j < kBlockColumns / 2; ++j)
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i) StoreShared(place(i, j), weights[i][j]);
+  }
 }
 
 // Products v·grad_out to slopes, with the partner's weights.
@@ -126,18 +144,40 @@ __device__ __forceinline__ void FindQueries(const AttentionInput& in, int first,
   if (lane == 0) range[warp] = found;
 }
 
+// The left operands of the first product: a warp's rows of a tile, from shared memory each time or
+// held.
 template <Element kElement, class Shape>
+struct PairRows {
+  static constexpr int kWidth = Shape::kWidth;
+  LaneAddress<kWidth> tile;
+  uint32_t held[Shape::kBlocks][Shape::kHoldsRows ? kWidth / 16 : 1][4];
+
+  __device__ __forceinline__ PairRows(uint32_t rows, int lane)
+      : tile(LaneAddress<kWidth>::RowsFirst(rows, lane)) {}
+  __device__ __forceinline__ void Hold() {
+    if constexpr (Shape::kHoldsRows) LoadOperand(held, tile);
+  }
+  __device__ __forceinline__ void Multiply(Sums<Shape::kBlocks, Shape::kQueries>& products,
+                                           const LaneAddress<kWidth>& queries) const {
+    if constexpr (Shape::kHoldsRows) {
+      MultiplyTransposed<kElement>(products, held, queries);
+    } else {
+      MultiplyTransposed<kElement>(products, tile, queries);
+    }
+  }
+};
+
+template <Element kElement, bool kCapped, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     BackwardKeysKernel(const __grid_constant__ AttentionBackward p, const ScoreScale scale) {
   constexpr int kWidth = Shape::kWidth, kQueries = Shape::kQueries, kBlocks = Shape::kBlocks;
   extern __shared__ __align__(128) char shared[];
-  const uint32_t k_tile = SharedAddress(shared);
-  char* const stages = shared + 2 * Shape::kKeyBytes;
-  char* const exchanges = stages + 2 * Shape::kStageBytes;
-  int* const range = reinterpret_cast<int*>(exchanges + Shape::kPairs * Shape::kPairBytes);
+  const uint32_t k_tile = SharedAddress(shared), slots = k_tile + Shape::kSlots;
+  const uint32_t grad_slots = k_tile + Shape::kGradSlots;
+  int* const range = reinterpret_cast<int*>(shared + Shape::kExchange);
 
   const int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % Shape::kPairs;
-  const bool sums_keys = threadIdx.x / 32 >= Shape::kPairs;  // else it sums values
+  const bool second = threadIdx.x / 32 >= Shape::kPairs;
   const int key_head = blockIdx.x, group = p.in.heads / p.in.key_heads;
   const int first = blockIdx.y * Shape::kKeys, key = first + pair * Shape::kPairKeys;
 
@@ -147,65 +187,86 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
       k_tile + Shape::kKeyBytes, OfHead(p.in.v, key_head), first, p.in.keys, p.in.width);
   FindQueries(p.in, first, first + Shape::kKeys - 1, range);
   __syncthreads();
-  const int begin = range[0] / kQueries * kQueries, end = range[1];
-  QueryTile fetched = {key_head * group, begin}, tile = fetched;
-  const int last_head = key_head * group + group;
-  const auto advance = [&](QueryTile& t) {
-    t.first += kQueries;
-    if (t.first >= end) t = {t.head + 1, begin};
+  const int begin = range[0] / kQueries * kQueries;
+  QueryWalk<kQueries> walk = {key_head * group, begin, begin, range[1], (key_head + 1) * group};
+  QueryWalk<kQueries> fetched = walk;
+  int fetched_slot = 0, fetched_grad = 0;
+  const auto fetch = [&] {
+    if (!fetched.Ends())
+      LoadQueries<kElement, Shape>(slots + fetched_slot * Shape::kSlotBytes,
+                                   grad_slots + fetched_grad * Shape::kQueryBytes, p, fetched.head,
+                                   fetched.first);
+    fetched.Advance();
+    fetched_slot = fetched_slot == 2 ? 0 : fetched_slot + 1;
+    fetched_grad ^= 1;
+    CommitCopies();
   };
-  if (begin < end) LoadQueries<kElement, Shape>(SharedAddress(stages), p, fetched);
+  // The next queries are there, the first warps are done with those before them, and the second
+  // warps with their grad_out.
+  const auto meet = [&] {
+    WaitCopies<0>();
+    MeetBlock();
+    fetch();
+  };
+  fetch();
 
-  // Both warps of a pair do the same with different tiles.
-  const uint32_t rows =
-      k_tile + (sums_keys ? Shape::kKeyBytes : 0) + pair * Shape::kPairKeys * kWidth * 2;
-  const auto left = LaneAddress<kWidth>::RowsFirst(rows, lane);
-  const uint32_t exchange = SharedAddress(exchanges + pair * Shape::kPairBytes);
+  PairRows<kElement, Shape> rows(
+      k_tile + (second ? Shape::kKeyBytes : 0) + pair * Shape::kPairKeys * kWidth * 2, lane);
+  const uint32_t exchange = k_tile + Shape::kExchange + pair * Shape::kPairBytes;
   Sums<kBlocks, kWidth> sums;
   Clear(sums);
-  for (int at = 0; begin < end && tile.head < last_head; at ^= 1, advance(tile)) {
-    char* const stage = stages + at * Shape::kStageBytes;
+  bool sent = false;
+  if (Shape::kHoldsRows) {
     WaitCopies<0>();
-    __syncthreads();  // these queries are there, and those before them are done with
-    advance(fetched);
-    if (fetched.head < last_head)
-      LoadQueries<kElement, Shape>(SharedAddress(stages + (at ^ 1) * Shape::kStageBytes), p,
-                                   fetched);
-    const auto* numbers = reinterpret_cast<const float*>(stage + 2 * Shape::kQueryBytes);
-    const auto* lo = reinterpret_cast<const int32_t*>(numbers + 2 * kQueries);
+    MeetBlock();
+    rows.Hold();
+  }
+  if (second) meet();
+  for (int slot = 0, grad = 0; !walk.Ends(); slot = slot == 2 ? 0 : slot + 1, grad ^= 1) {
+    if (!second) meet();
+    const char* const numbers =
+        shared + Shape::kSlots + slot * Shape::kSlotBytes + Shape::kQueryBytes;
+    const auto* lse = reinterpret_cast<const float*>(numbers);
+    const auto* lo = reinterpret_cast<const int32_t*>(lse + 2 * kQueries);
     const auto* hi = lo + kQueries;
-    const int last = min(kQueries, p.in.queries - tile.first) - 1;
+    const int last = min(kQueries, p.in.queries - walk.first) - 1;
     const Seen seen = OfRows(lo, hi, 0, last).Of(key, key + Shape::kPairKeys);
-    if (seen == Seen::kNone) continue;
-    const uint32_t q_tile = SharedAddress(stage), grad_tile = q_tile + Shape::kQueryBytes;
+    walk.Advance();
+    const uint32_t q_tile = slots + slot * Shape::kSlotBytes;
+    const uint32_t grad_tile = grad_slots + grad * Shape::kQueryBytes;
     Sums<kBlocks, kQueries> products;
-    MultiplyTransposed<kElement>(
-        products, left, LaneAddress<kWidth>::ColumnsFirst(sums_keys ? grad_tile : q_tile, lane));
+    if (seen != Seen::kNone)
+      rows.Multiply(products, LaneAddress<kWidth>::ColumnsFirst(second ? grad_tile : q_tile, lane));
+    if (second) meet();
+    if (seen == Seen::kNone) continue;
     Operand<kBlocks, kQueries> operand;
-    if (sums_keys) {
-      AwaitPair(1 + pair);
-      ToSlopes<kElement>(products, operand, numbers + kQueries, exchange, lane);
-    } else {
-      if (scale.inner != 0) Cap(products, scale.inner);
-      if (seen == Seen::kSome) HideQueries(products, lo, hi, key, lane);
-      ToWeights<kElement>(products, operand, numbers, scale, exchange, lane);
+    if (second) {
+      ToSlopes<kElement>(products, operand, lse + kQueries, exchange, lane);
       SignalPair(1 + pair);
+    } else {
+      if (kCapped) Cap(products, scale.inner);
+      if (seen == Seen::kSome) HideQueries(products, lo, hi, key, lane);
+      if (sent) AwaitPair(1 + pair);
+      ToWeights<kElement, kCapped>(products, operand, lse, scale.factor, exchange, lane);
+      sent = true;
     }
     MultiplyAdd<kElement>(sums, operand,
-                          LaneAddress<kWidth>::RowsFirst(sums_keys ? q_tile : grad_tile, lane));
+                          LaneAddress<kWidth>::RowsFirst(second ? q_tile : grad_tile, lane));
   }
-  WaitCopies<0>();
-  if (sums_keys) Scale(sums, p.in.scale);
-  StoreRows<kElement>(sums, sums_keys ? p.grad_k : p.grad_v, p.grad_element, key_head, key,
-                      p.in.keys, p.in.width, lane);
+  if (!second) meet();
+  if (!second && sent) AwaitPair(1 + pair);
+  if (second) Scale(sums, p.in.scale);
+  StoreRows<kElement>(sums, second ? p.grad_k : p.grad_v, p.grad_element, key_head, key, p.in.keys,
+                      p.in.width, lane);
 }
 
 template <Element kElement, int kWidth>
 cudaError_t LaunchBackwardKeys(const AttentionBackward& p, cudaStream_t stream) {
   using Shape = KeysShape<kWidth>;
   return Launch<Shape::kThreads, Shape::kSharedBytes>(
-      BackwardKeysKernel<kElement, Shape>, dim3(p.in.key_heads, Tiles(p.in.keys, Shape::kKeys)),
-      stream, p, MakeScoreScale(p.in));
+      p.in.soft_cap == 0 ? BackwardKeysKernel<kElement, false, Shape>
+                         : BackwardKeysKernel<kElement, true, Shape>,
+      dim3(p.in.key_heads, Tiles(p.in.keys, Shape::kKeys)), stream, p, MakeScoreScale(p.in));
 }
 
 }  // namespace osler::cuda::sm80

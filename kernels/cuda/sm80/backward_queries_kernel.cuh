@@ -33,12 +33,11 @@ struct QueriesShape {
 };
 
 // Products q·k to weights times the soft cap's slope, times (products grad_out·v − delta).
-template <int kBlocks, int kBlockColumns>
+template <bool kCapped, int kBlocks, int kBlockColumns>
 __device__ __forceinline__ void ToSlopes(float (&scores)[kBlocks][kBlockColumns][4],
                                          const float (&products)[kBlocks][kBlockColumns][4],
-                                         const float* lse, const float* delta,
-                                         const ScoreScale& scale, int lane) {
-  const bool capped = scale.inner != 0;
+                                         const float* lse, const float* delta, float factor,
+                                         int lane) {
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i)
 #pragma unroll
@@ -50,15 +49,14 @@ __device__ __forceinline__ void ToSlopes(float (&scores)[kBlocks][kBlockColumns]
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; ++e) {
           const float x = scores[i][j][e];
-          const float weight = Exp2(fmaf(x, scale.factor, -top));
+          const float weight = Exp2(fmaf(x, factor, -top));
           const float slope = weight * (products[i][j][e] - base);
-          // x is −∞ where it is hidden: (1 − x²) · 0 would not be a number.
-          scores[i][j][e] = capped && weight > 0 ? slope * (1 - x * x) : slope;
+          scores[i][j][e] = kCapped ? slope * CapSlope(x) : slope;
         }
     }
 }
 
-template <Element kElement, class Shape>
+template <Element kElement, bool kCapped, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     BackwardQueriesKernel(const __grid_constant__ AttentionBackward p, const ScoreScale scale) {
   constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kBlocks = Shape::kBlocks;
@@ -121,9 +119,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
       load(v_tile, p.in.v, key + kKeys);
     }
     if (seen == Seen::kNone) continue;
-    if (scale.inner != 0) Cap(scores, scale.inner);
+    if (kCapped) Cap(scores, scale.inner);
     if (seen == Seen::kSome) HideKeys(scores, lo + warp_row, hi + warp_row, key, lane);
-    ToSlopes(scores, products, lse + warp_row, delta + warp_row, scale, lane);
+    ToSlopes<kCapped>(scores, products, lse + warp_row, delta + warp_row, scale.factor, lane);
     Operand<kBlocks, kKeys> slopes;
     ToOperand<kElement>(scores, slopes);
     MultiplyAdd<kElement>(sums, slopes, LaneAddress<kWidth>::RowsFirst(k_tile, lane));
@@ -138,7 +136,8 @@ template <Element kElement, int kWidth>
 cudaError_t LaunchBackwardQueries(const AttentionBackward& p, cudaStream_t stream) {
   using Shape = QueriesShape<kWidth>;
   return Launch<Shape::kThreads, Shape::kSharedBytes>(
-      BackwardQueriesKernel<kElement, Shape>,
+      p.in.soft_cap == 0 ? BackwardQueriesKernel<kElement, false, Shape>
+                         : BackwardQueriesKernel<kElement, true, Shape>,
       dim3(p.in.heads, Tiles(p.in.queries, Shape::kQueries)), stream, p, MakeScoreScale(p.in));
 }
 

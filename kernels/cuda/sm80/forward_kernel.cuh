@@ -41,33 +41,45 @@ struct Softmax {
   template <int kBlockKeys, int kBlockWidth>
   __device__ __forceinline__ void Add(float (&scores)[kBlocks][kBlockKeys][4],
                                       float (&out)[kBlocks][kBlockWidth][4], float factor) {
+    float bases[2 * kBlocks], shrinks[2 * kBlocks];
+    bool moved = false;
 #pragma unroll
     for (int row = 0; row < 2 * kBlocks; ++row) {
       auto& line = scores[row / 2];
-      constexpr int kEach = 2;
-      const int at = row % 2 * kEach;
+      const int at = row % 2 * 2;
       float most = top[row];
 #pragma unroll
       for (int j = 0; j < kBlockKeys; ++j) most = fmaxf(most, fmaxf(line[j][at], line[j][at + 1]));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-      // A row that has seen nothing yet: −∞ − −∞ would not be a number.
-      const float base = most == -INFINITY ? 0 : most * factor;
-      const float shrink = Exp2(top[row] * factor - base);
+      bases[row] = most == -INFINITY ? 0 : most * factor;
+      shrinks[row] = Exp2(top[row] * factor - bases[row]);
+      moved = moved || most > top[row];
       top[row] = most;
+    }
+    if (__any_sync(~0u, moved)) {
+#pragma unroll
+      for (int row = 0; row < 2 * kBlocks; ++row) {
+        sum[row] *= shrinks[row];
+#pragma unroll
+        for (int j = 0; j < kBlockWidth; ++j)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) out[row / 2][j][row % 2 * 2 + e] *= shrinks[row];
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2 * kBlocks; ++row) {
+      auto& line = scores[row / 2];
+      const int at = row % 2 * 2;
       float added = 0;
 #pragma unroll
       for (int j = 0; j < kBlockKeys; ++j)
 #pragma unroll
-        for (int e = 0; e < kEach; ++e) {
-          line[j][at + e] = Exp2(fmaf(line[j][at + e], factor, -base));
+        for (int e = 0; e < 2; ++e) {
+          line[j][at + e] = Exp2(fmaf(line[j][at + e], factor, -bases[row]));
           added += line[j][at + e];
         }
-      sum[row] = fmaf(sum[row], shrink, added);
-#pragma unroll
-      for (int j = 0; j < kBlockWidth; ++j)
-#pragma unroll
-        for (int e = 0; e < kEach; ++e) out[row / 2][j][at + e] *= shrink;
+      sum[row] += added;
     }
   }
 
@@ -90,7 +102,7 @@ struct Softmax {
   }
 };
 
-template <Element kElement, class Shape>
+template <Element kElement, bool kCapped, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     ForwardKernel(const __grid_constant__ AttentionForward p, const ScoreScale scale) {
   constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kBlocks = Shape::kBlocks;
@@ -136,7 +148,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     __syncthreads();  // the values are there, and the keys are done with
     if (key + kKeys < key_end) load(k_tile, p.in.k, key + kKeys);
     if (seen == Seen::kNone) continue;
-    if (scale.inner != 0) Cap(scores, scale.inner);
+    if (kCapped) Cap(scores, scale.inner);
     if (seen == Seen::kSome) HideKeys(scores, lo + warp_row, hi + warp_row, key, lane);
     softmax.Add(scores, out, scale.factor);
     Operand<kBlocks, kKeys> weights;
@@ -160,8 +172,9 @@ template <Element kElement, int kWidth>
 cudaError_t LaunchForward(const AttentionForward& p, cudaStream_t stream) {
   using Shape = ForwardShape<kWidth>;
   return Launch<Shape::kThreads, Shape::kSharedBytes>(
-      ForwardKernel<kElement, Shape>, dim3(p.in.heads, Tiles(p.in.queries, Shape::kQueries)),
-      stream, p, MakeScoreScale(p.in));
+      p.in.soft_cap == 0 ? ForwardKernel<kElement, false, Shape>
+                         : ForwardKernel<kElement, true, Shape>,
+      dim3(p.in.heads, Tiles(p.in.queries, Shape::kQueries)), stream, p, MakeScoreScale(p.in));
 }
 
 }  // namespace osler::cuda::sm80

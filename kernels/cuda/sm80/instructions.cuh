@@ -1,5 +1,6 @@
 // The instructions of sm_80 that C++ has no words for. Shared memory is addressed in its own
-// 32-bit space.
+// 32-bit space. Loads and stores of it keep their order among themselves and to barriers, not to
+// those of C++: a piece of shared memory is for the ones or for the others.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -36,15 +37,13 @@ __device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], 
 __device__ __forceinline__ void LoadMatrices(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
+               : "r"(address));
 }
 
 __device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
+               : "r"(address));
 }
 
 // 16 bytes on their way to shared memory; those past the first `bytes` become 0.
@@ -63,6 +62,9 @@ template <int kPending>
 __device__ __forceinline__ void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+
+// All threads of the block, each from wherever in the program it is.
+__device__ __forceinline__ void MeetBlock() { asm volatile("bar.sync 0;" ::: "memory"); }
 
 // Between two warps: what one wrote before its Signal the other sees after its Await.
 __device__ __forceinline__ void SignalPair(int barrier) {
@@ -86,14 +88,12 @@ __device__ __forceinline__ float Tanh(float x) {
 
 __device__ __forceinline__ void StoreShared(uint32_t address, const uint32_t (&v)[4]) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v[0]), "r"(v[1]),
-               "r"(v[2]), "r"(v[3])
-               : "memory");
+               "r"(v[2]), "r"(v[3]));
 }
 __device__ __forceinline__ void LoadShared(uint32_t (&v)[4], uint32_t address) {
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-               : "r"(address)
-               : "memory");
+               : "r"(address));
 }
 
 }  // namespace osler::cuda::sm80

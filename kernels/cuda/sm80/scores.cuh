@@ -29,4 +29,7 @@ __device__ __forceinline__ void Cap(float (&scores)[kBlocks][kBlockColumns][4], 
       for (int e = 0; e < 4; ++e) scores[i][j][e] = Tanh(scores[i][j][e] * inner);
 }
 
+// The derivative of the tanh x; 0 for a hidden score's −∞, which would not give a number.
+__device__ __forceinline__ float CapSlope(float x) { return fmaxf(fmaf(-x, x, 1.0f), 0.0f); }
+
 }  // namespace osler::cuda::sm80

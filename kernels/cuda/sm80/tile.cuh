@@ -75,23 +75,28 @@ __device__ __forceinline__ HeadRows OfHead(const Rows& rows, int head) {
           static_cast<int>(rows.token_stride * 2)};
 }
 
-// Starts the copies of kRows rows, of which `rows` exist: 0 past them and past `width`.
+// Starts the copies of kRows rows, of which `rows` exist: 0 past them and past `width`. A thread
+// stays in its column of chunks, so that its addresses are one multiply-add each.
 template <bool kWhole, int kRows, int kWidth, int kThreads>
 __device__ __forceinline__ void CopyRows(uint32_t tile, const HeadRows& from, int rows, int width) {
   using Layout = TileLayout<kWidth>;
-  constexpr int kCopies = kRows * Layout::kChunks;
+  constexpr int kStep = kThreads / Layout::kChunks;  // rows at a time
   // Not to be taken for the same in every call: what follows from them, kept over a loop, would
   // fill the registers.
-  int thread = threadIdx.x, stride = from.stride;
+  unsigned thread = threadIdx.x;
+  int stride = from.stride;
   asm volatile("" : "+r"(thread), "+r"(stride));
+  const int row = static_cast<int>(thread / Layout::kChunks);
+  const int chunk = static_cast<int>(thread % Layout::kChunks);
+  if (kThreads % Layout::kChunks != 0 && row >= kStep) return;
+  const char* const source = from.data + chunk * 16 + static_cast<int64_t>(row) * stride;
+  const int rows_left = chunk * 8 < width ? (kWhole ? kRows : rows) - row : 0;
 #pragma unroll
-  for (int i = 0; i < (kCopies + kThreads - 1) / kThreads; ++i) {
-    const int at = i * kThreads + thread;
-    if (kCopies % kThreads != 0 && at >= kCopies) break;
-    const int row = at / Layout::kChunks, chunk = at % Layout::kChunks;
-    const bool exists = (kWhole || row < rows) && chunk * 8 < width;
-    const char* source = from.data + chunk * 16 + static_cast<int64_t>(row) * stride;
-    CopyAsync(tile + Layout::Offset(row, chunk), source, exists ? 16 : 0);
+  for (int i = 0; i < kRows; i += kStep) {
+    if (i + kStep > kRows && row + i >= kRows) break;
+    const bool exists = kWhole ? rows_left > 0 : rows_left > i;
+    CopyAsync(tile + Layout::Offset(row + i, chunk), source + static_cast<int64_t>(stride) * i,
+              exists ? 16 : 0);
   }
 }
 

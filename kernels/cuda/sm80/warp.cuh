@@ -71,6 +71,37 @@ __device__ __forceinline__ void MultiplyTransposed(float (&sums)[kBlocks][kBlock
   }
 }
 
+// The whole width of a tile's rows as left operands.
+template <int kWidth, int kBlocks>
+__device__ __forceinline__ void LoadOperand(uint32_t (&operand)[kBlocks][kWidth / 16][4],
+                                            const LaneAddress<kWidth>& rows) {
+#pragma unroll
+  for (int k = 0; k < kWidth / 16; ++k)
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) LoadMatrices(operand[i][k], rows.At(16 * i, k));
+}
+
+// sums = left · rightᵀ, `left` in registers.
+template <Element kElement, int kWidth, int kBlocks, int kBlockColumns>
+__device__ __forceinline__ void MultiplyTransposed(float (&sums)[kBlocks][kBlockColumns][4],
+                                                   const uint32_t (&left)[kBlocks][kWidth / 16][4],
+                                                   const LaneAddress<kWidth>& right_tile) {
+  const auto right = right_tile.Afresh();
+  Clear(sums);
+#pragma unroll
+  for (int k = 0; k < kWidth / 16; ++k)
+#pragma unroll
+    for (int j = 0; j < kBlockColumns / 2; ++j) {
+      uint32_t b[4];
+      LoadMatrices(b, right.At(16 * j, k));
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i) {
+        Multiply<kElement>(sums[i][2 * j], left[i][k], b[0], b[1]);
+        Multiply<kElement>(sums[i][2 * j + 1], left[i][k], b[2], b[3]);
+      }
+    }
+}
+
 // sums += left · right, `right` a tile of 16·kSteps rows and kWidth columns.
 template <Element kElement, int kWidth, int kBlocks, int kSteps>
 __device__ __forceinline__ void MultiplyAdd(float (&sums)[kBlocks][kWidth / 8][4],

@@ -184,6 +184,12 @@ __device__ inline void WeighScores(ConsumerState<Traits>& state, const ForwardPa
   SoftmaxStep(state.scores, state.rows, correction, Traits::kSoftCap ? 1.f : p.scale.to_log2);
 }
 
+template <class Traits>
+__device__ inline void RescaleOut(ConsumerState<Traits>& state, const float (&correction)[2]) {
+#pragma unroll
+  for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] *= correction[(i / 2) % 2];
+}
+
 // Waits for the product that is adding to `out`, and rescales what it gave. The branch is on what
 // the softmax ends with: the compiler cannot put the wait before the exponentials that it is to
 // hide.
@@ -194,8 +200,7 @@ __device__ inline void FinishOut(ConsumerState<Traits>& state, const float (&cor
   if (__any_sync(0xffffffff, rescale)) {
     WgmmaWait<0>();
     HoldRegisters(state.out);
-#pragma unroll
-    for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] *= correction[(i / 2) % 2];
+    RescaleOut(state, correction);
   } else {
     WgmmaWait<0>();
     HoldRegisters(state.out);
@@ -257,18 +262,27 @@ __device__ inline void StepKeys(ConsumerState<Traits>& state, Weights<Traits>& w
   HoldRegisters(state.scores);
   ArriveOnceAWarp<Traits>(shared.k_empty[ring.k.stage]);
   ring.k.Next();
-  if constexpr (Traits::kOverlap == Overlap::kNone) WgmmaWait<0>();
-  WeighScores(state, p, key, correction);
-  if constexpr (Traits::kOverlap == Overlap::kWeights) {
+  if constexpr (Traits::kOverlap == Overlap::kNone) {
+    WgmmaWait<0>();
+    HoldRegisters(state.out);
+    HoldRegisters(weights);
+    ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
+    WeighScores(state, p, key, correction);
+    RescaleOut(state, correction);
     PackOperand<typename Traits::T>(next, state.scores);
+  } else {
+    WeighScores(state, p, key, correction);
+    if constexpr (Traits::kOverlap == Overlap::kWeights) {
+      PackOperand<typename Traits::T>(next, state.scores);
+    }
+    FinishOut(state, correction);
+    HoldRegisters(weights);
+    ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
+    if constexpr (Traits::kOverlap == Overlap::kSoftmax) {
+      PackOperand<typename Traits::T>(next, state.scores);
+    }
   }
-  FinishOut(state, correction);
-  HoldRegisters(weights);
-  ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
   ring.v.Next();
-  if constexpr (Traits::kOverlap != Overlap::kWeights) {
-    PackOperand<typename Traits::T>(next, state.scores);
-  }
 }
 
 template <class Traits>
