@@ -6,8 +6,8 @@ namespace {
 template <class T, bool kSoftCap>
 int Launch(const AttentionBackward& arguments, cudaStream_t stream) {
   const int width = arguments.in.width;
-  if (width <= 64) return LaunchQueries<T, kSoftCap, 64, 96, 3, 3>(arguments, stream);
-  if (width <= 128) return LaunchQueries<T, kSoftCap, 128, 96, 3, 2>(arguments, stream);
+  if (width <= 64) return LaunchQueries<T, kSoftCap, 64, 128, 3, 3>(arguments, stream);
+  if (width <= 128) return LaunchQueries<T, kSoftCap, 128, 80, 3, 3>(arguments, stream);
   return LaunchQueries<T, kSoftCap, 256, 64, 2, 1>(arguments, stream);
 }
 

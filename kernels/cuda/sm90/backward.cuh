@@ -20,6 +20,10 @@ inline constexpr int kBlockThreads = 384;
 inline constexpr int kLoadingRegisters = 24;
 inline constexpr int kMultiplyingRegisters = 240;
 
+// The inner dimension of a product whose A is computed first goes in two parts, so that the tensor
+// cores have the first while the second is computed: where the second begins.
+__host__ __device__ constexpr int PartEnd(int inner) { return (inner / 16 + 1) / 2 * 16; }
+
 struct BackwardCall {
   CUtensorMap q, k, v, grad_out;
   OutputRows grad_q, grad_k, grad_v;
@@ -34,24 +38,13 @@ struct BackwardCall {
 };
 
 // A launch of one of the kernels, with so much shared memory; 0 or a cudaError_t.
-inline int LaunchBackward(void (*kernel)(BackwardCall), int64_t blocks, int cluster, int bytes,
+inline int LaunchBackward(void (*kernel)(BackwardCall), int64_t blocks, int bytes,
                           const BackwardCall& call, cudaStream_t stream) {
-  cudaError_t error =
+  const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = cluster;
-  attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kBlockThreads);
-  config.dynamicSmemBytes = bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = cluster > 1 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, call);
+  kernel<<<static_cast<unsigned>(blocks), kBlockThreads, bytes, stream>>>(call);
+  return cudaGetLastError();
 }
 
 // All but the tensor maps, whose boxes are a kernel's tiles.

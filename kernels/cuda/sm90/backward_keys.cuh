@@ -68,6 +68,7 @@ __device__ inline void LoadQueryValues(const BackwardCall& call, const QueryWalk
   const int steps = walk.Steps();
   RingPosition<kStages> at;
   QueryStep<kQueries> step(walk);
+#pragma unroll 1  // unrolled by the stages it would need more registers than it has
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     const int query = step.query + row;
     const bool exists = query < call.queries;
@@ -86,15 +87,15 @@ __device__ inline void LoadQueryValues(const BackwardCall& call, const QueryWalk
   }
 }
 
-// A warpgroup's transposed products s, of 64 keys, of which this thread's first is `key`, to
-// probabilities: rounded in `p`, and in s times the soft cap's slope.
-template <class T, bool kSoftCap, bool kEdge, int kQueries>
+// The columns [kBegin, kEnd) of a warpgroup's transposed products s, of 64 keys, of which this
+// thread's first is `key`, to probabilities: rounded in `p`, and in s times the soft cap's slope.
+template <class T, bool kSoftCap, bool kEdge, int kBegin, int kEnd, int kQueries>
 __device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
                                                uint32_t (&p)[kQueries / 4],
                                                const QueryValues<kQueries>& values, int key,
                                                const BackwardCall& call) {
 #pragma unroll
-  for (int j = 0; j < kQueries / 8; ++j) {
+  for (int j = kBegin / 8; j < kEnd / 8; ++j) {
     const int column = 8 * j + threadIdx.x % 4 * 2;
     const float2 lse2 = *reinterpret_cast<const float2*>(values.lse2 + column);
     const int2 lo = kEdge ? *reinterpret_cast<const int2*>(values.lo + column) : int2{};
@@ -114,6 +115,17 @@ __device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
       pair[0] = kSoftCap ? low * slopes[0] : low;
       pair[1] = kSoftCap ? high * slopes[1] : high;
     }
+  }
+}
+template <class T, bool kSoftCap, int kBegin, int kEnd, int kQueries>
+__device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
+                                               uint32_t (&p)[kQueries / 4],
+                                               const QueryValues<kQueries>& values, int key,
+                                               bool inside, const BackwardCall& call) {
+  if (inside) {
+    TransposedProbabilities<T, kSoftCap, false, kBegin, kEnd>(s, p, values, key, call);
+  } else {
+    TransposedProbabilities<T, kSoftCap, true, kBegin, kEnd>(s, p, values, key, call);
   }
 }
 

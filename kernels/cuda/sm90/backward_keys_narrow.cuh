@@ -31,6 +31,7 @@ __device__ inline void LoadNarrowTiles(const BackwardCall& call, const QueryWalk
   const int steps = walk.Steps();
   RingPosition<kStages> at;
   QueryStep<kQueries> step(walk);
+#pragma unroll 1
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     auto& tile = shared.tiles[at.stage];
     Mbarrier* full = &shared.full[at.stage];
@@ -41,19 +42,20 @@ __device__ inline void LoadNarrowTiles(const BackwardCall& call, const QueryWalk
   }
 }
 
-// dPᵀ to dSᵀ = P'ᵀ (dPᵀ − delta).
-template <int kQueries>
-__device__ inline void TransposedGradients(float (&grads)[kQueries / 2],
+// Columns of dSᵀ = P'ᵀ (dPᵀ − delta), rounded.
+template <class T, int kBegin, int kEnd, int kQueries>
+__device__ inline void TransposedGradients(uint32_t (&grad_s)[kQueries / 4],
                                            const float (&p)[kQueries / 2],
+                                           const float (&grad_p)[kQueries / 2],
                                            const QueryValues<kQueries>& values) {
 #pragma unroll
-  for (int j = 0; j < kQueries / 8; ++j) {
+  for (int j = kBegin / 8; j < kEnd / 8; ++j) {
     const int column = 8 * j + threadIdx.x % 4 * 2;
     const float2 delta = *reinterpret_cast<const float2*>(values.delta + column);
 #pragma unroll
     for (int i = 4 * j; i < 4 * j + 4; i += 2) {
-      grads[i] = p[i] * (grads[i] - delta.x);
-      grads[i + 1] = p[i + 1] * (grads[i + 1] - delta.y);
+      grad_s[i / 2] =
+          PackPair(p[i] * (grad_p[i] - delta.x), p[i + 1] * (grad_p[i + 1] - delta.y), T{});
     }
   }
 }
@@ -64,6 +66,7 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
                                       NarrowShared<kWidth, kQueries, kStages>& shared, int group,
                                       int first_key, float (&grad_k)[kWidth / 2],
                                       float (&grad_v)[kWidth / 2]) {
+  constexpr int kPart = PartEnd(kQueries);
   const QueryRange range = shared.ranges[group];
   const int key = first_key + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   const char* k = shared.k + group * 64 * 128;
@@ -86,7 +89,8 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
     }
     float s[kQueries / 2];
     float grad_p[kQueries / 2];
-    uint32_t rounded[kQueries / 4];
+    uint32_t p[kQueries / 4];
+    uint32_t grad_s[kQueries / 4];
     WgmmaFence();
     MultiplyRows<kQueries, kWidth, T>(s, k, kNarrowKeys, tile.q, kQueries, false);
     WgmmaCommit();
@@ -97,21 +101,24 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
     WgmmaCommit();
     WgmmaWait<1>();
     HoldRegisters(s);
-    if (range.IsInside(step.query, kQueries)) {
-      TransposedProbabilities<T, kSoftCap, false>(s, rounded, values, key, call);
-    } else {
-      TransposedProbabilities<T, kSoftCap, true>(s, rounded, values, key, call);
-    }
+    const bool inside = range.IsInside(step.query, kQueries);
+    TransposedProbabilities<T, kSoftCap, 0, kPart>(s, p, values, key, inside, call);
     WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T>(grad_v, rounded, tile.grad_out, kQueries, true);
+    MultiplyColumns<kWidth, kQueries, T, 0, kPart>(grad_v, p, tile.grad_out, kQueries, true);
     WgmmaCommit();
-    WgmmaWait<1>();
-    HoldRegisters(grad_p);
-    TransposedGradients(grad_p, s, values);
-    uint32_t grad_s[kQueries / 4];
-    PackOperand<T>(grad_s, grad_p);
+    TransposedProbabilities<T, kSoftCap, kPart, kQueries>(s, p, values, key, inside, call);
     WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T>(grad_k, grad_s, tile.q, kQueries, true);
+    MultiplyColumns<kWidth, kQueries, T, kPart, kQueries>(grad_v, p, tile.grad_out, kQueries, true);
+    WgmmaCommit();
+    WgmmaWait<2>();
+    HoldRegisters(grad_p);
+    TransposedGradients<T, 0, kPart>(grad_s, s, grad_p, values);
+    WgmmaFence();
+    MultiplyColumns<kWidth, kQueries, T, 0, kPart>(grad_k, grad_s, tile.q, kQueries, true);
+    WgmmaCommit();
+    TransposedGradients<T, kPart, kQueries>(grad_s, s, grad_p, values);
+    WgmmaFence();
+    MultiplyColumns<kWidth, kQueries, T, kPart, kQueries>(grad_k, grad_s, tile.q, kQueries, true);
     WgmmaCommit();
     unreleased = &shared.empty[stage];
   }
@@ -177,7 +184,7 @@ int LaunchNarrowKeys(const AttentionBackward& arguments, cudaStream_t stream) {
   if (!MapTiles(&call, arguments, kQueries, kNarrowKeys)) return kUnsupported;
   const int64_t tiles = (call.keys + kNarrowKeys - 1) / kNarrowKeys;
   return LaunchBackward(NarrowKeysKernel<T, kSoftCap, kWidth, kQueries, kStages>,
-                        tiles * call.key_heads, 1, sizeof(NarrowShared<kWidth, kQueries, kStages>),
+                        tiles * call.key_heads, sizeof(NarrowShared<kWidth, kQueries, kStages>),
                         call, stream);
 }
 

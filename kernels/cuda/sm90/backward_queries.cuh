@@ -62,6 +62,7 @@ __device__ inline void LoadKeyTiles(
     QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared) {
   RingPosition<kKeyStages> k_at;
   RingPosition<kValueStages> v_at;
+#pragma unroll 1
   for (int key = range.begin; key < range.end; key += kKeys, k_at.Next(), v_at.Next()) {
     Mbarrier* full = &shared.k_full[k_at.stage];
     shared.k_empty[k_at.stage].Wait(k_at.parity ^ 1);
@@ -91,11 +92,24 @@ __device__ inline void Probabilities(float (&s)[kKeys / 2], const ThreadRows& ro
   }
 }
 
+// Columns of dS = P' (dP − delta), rounded.
+template <class T, int kKeys, int kBegin, int kEnd>
+__device__ inline void Gradients(uint32_t (&grad_s)[kKeys / 4], const float (&p)[kKeys / 2],
+                                 const float (&grad_p)[kKeys / 2], const ThreadRows& rows) {
+#pragma unroll
+  for (int i = kBegin / 4; i < kEnd / 4; ++i) {
+    const float delta = rows.delta[i % 2];
+    grad_s[i] = PackPair(p[2 * i] * (grad_p[2 * i] - delta),
+                         p[2 * i + 1] * (grad_p[2 * i + 1] - delta), T{});
+  }
+}
+
 // dQ of a warpgroup's queries, before the scale.
 template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages>
 __device__ inline void MultiplyQueries(
     const BackwardCall& call, KeyRange walk, KeyRange range, const ThreadRows& rows, int group,
     QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared, float (&grad_q)[kWidth / 2]) {
+  constexpr int kPart = PartEnd(kKeys);
   const char* q = shared.q + group * 64 * 128;
   const char* grad_out = shared.grad_out + group * 64 * 128;
   RingPosition<kKeyStages> k_at;
@@ -123,6 +137,7 @@ __device__ inline void MultiplyQueries(
     MultiplyRows<kKeys, kWidth, T>(s, q, kBlockQueries, k, kKeys, false);
     WgmmaCommit();
     shared.v_full[v_stage].Wait(v_at.parity);
+    shared.grad_out_full.Wait(0);
     WgmmaFence();
     MultiplyRows<kKeys, kWidth, T>(grad_p, grad_out, kBlockQueries, shared.v[v_stage], kKeys,
                                    false);
@@ -140,14 +155,13 @@ __device__ inline void MultiplyQueries(
     WgmmaWait<0>();
     HoldRegisters(grad_p);
     Release(&shared.v_empty[v_stage]);
-#pragma unroll
-    for (int i = 0; i < kKeys / 4; ++i) {
-      const float delta = rows.delta[i % 2];
-      grad_s[i] = PackPair(s[2 * i] * (grad_p[2 * i] - delta),
-                           s[2 * i + 1] * (grad_p[2 * i + 1] - delta), T{});
-    }
+    Gradients<T, kKeys, 0, kPart>(grad_s, s, grad_p, rows);
     WgmmaFence();
-    MultiplyColumns<kWidth, kKeys, T>(grad_q, grad_s, k, kKeys, true);
+    MultiplyColumns<kWidth, kKeys, T, 0, kPart>(grad_q, grad_s, k, kKeys, true);
+    WgmmaCommit();
+    Gradients<T, kKeys, kPart, kKeys>(grad_s, s, grad_p, rows);
+    WgmmaFence();
+    MultiplyColumns<kWidth, kKeys, T, kPart, kKeys>(grad_q, grad_s, k, kKeys, true);
     WgmmaCommit();
     unreleased = &shared.k_empty[k_stage];
   }
@@ -203,8 +217,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     float grad_q[kWidth / 2] = {};
     HoldRegisters(grad_q);
     shared.q_full.Wait(0);
-    shared.grad_out_full.Wait(0);
     MultiplyQueries<T, kSoftCap>(call, walk, range, rows, group, shared, grad_q);
+    shared.grad_out_full.Wait(0);  // also where there was nothing to pass over
     StoreGradients<T>(grad_q, call.scale, call.grad_q, head, first, call.queries, call.width);
   }
 }
@@ -215,7 +229,7 @@ int LaunchQueries(const AttentionBackward& arguments, cudaStream_t stream) {
   if (!MapTiles(&call, arguments, kBlockQueries, kKeys)) return kUnsupported;
   const int64_t tiles = (call.queries + kBlockQueries - 1) / kBlockQueries;
   return LaunchBackward(
-      QueriesKernel<T, kSoftCap, kWidth, kKeys, kKeyStages, kValueStages>, tiles * call.heads, 1,
+      QueriesKernel<T, kSoftCap, kWidth, kKeys, kKeyStages, kValueStages>, tiles * call.heads,
       sizeof(QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>), call, stream);
 }
 

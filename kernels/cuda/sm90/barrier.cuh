@@ -75,14 +75,6 @@ __device__ inline void NamedArrive(int barrier, int threads) {
 // the registers and instructions that a warp shares.
 __device__ inline int Uniform(int value) { return __shfl_sync(~0u, value, 0); }
 
-// All threads of the cluster; what each wrote in shared memory before is visible to the others.
-__device__ inline void SyncCluster() {
-  asm volatile(
-      "barrier.cluster.arrive.release;\n"
-      "barrier.cluster.wait.acquire;" ::
-          : "memory");
-}
-
 template <int kRegisters>
 __device__ inline void GrowRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
