@@ -4,11 +4,11 @@
 #   scripts/bench_gpu.sh [--dir build/bench_gpu] [--library FILE] [--budget-seconds 300] [--families 80,90]
 #                        [--cases NAME,…] [--no-check] [--no-rows] [--no-step]
 #
-# 1. right or not: gpu_attention.py check --quick (a failure is printed, and the exit code is 1 in the end)
+# 1. right or not: gpu_attention.py check --quick and gpu_rows.py check (a failure makes the exit code 1 in the end)
 # 2. attention: gpu_attention.py bench: ATen's FA2, cuDNN, dense mask, the ceilings of products and copies
-# 3. the row kernels, where scripts/bench/gpu_rows.py is there
+# 3. the row kernels: gpu_rows.py bench, where it is there
 # 4. a training step of transformers + PEFT: gpu_step_peer.py
-# Attention takes half of the budget, steps a third. Tables go to stdout, everything to DIR/result.json and table.md.
+# The budget is for 2 to 4: three parts, one and two. Tables go to stdout, everything to DIR/result.json and table.md.
 # Nothing is built: the library is build/release/libosler_cuda.so (target osler_cuda) or --library. docs/benchmarks.md
 # holds figures.
 set -euo pipefail
@@ -36,20 +36,25 @@ fi
 [ -z "$library" ] || export OSLER_CUDA_LIBRARY=$library
 export PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$dir"
-rm -f "$dir"/{check,attention,rows,step,result}.json "$dir/table.md"
+rm -f "$dir"/{check,attention,step,result}.json "$dir"/{rows.txt,table.md}
+
+rows=$([ -n "$rows" ] && [ -f scripts/bench/gpu_rows.py ] && echo yes || true)
+parts=$((3 + ${rows:+1} + ${step:+2}))
+share() { echo $((budget * $1 / parts)); }
 
 failed=0
 if [ -n "$check" ]; then
   "$python" scripts/bench/gpu_attention.py check --quick --repeats 20 --families "$families" --seconds 90 \
     --json "$dir/check.json" || failed=1
+  [ -z "$rows" ] || timeout 120 "$python" scripts/bench/gpu_rows.py check || failed=1
 fi
 "$python" scripts/bench/gpu_attention.py bench --families "$families" ${cases:+--cases "$cases"} \
-  --budget-seconds $((budget / 2)) --json "$dir/attention.json" || failed=1
-if [ -n "$rows" ] && [ -f scripts/bench/gpu_rows.py ]; then
-  "$python" scripts/bench/gpu_rows.py bench --budget-seconds $((budget / 6)) --json "$dir/rows.json" || failed=1
+  --budget-seconds "$(share 3)" --json "$dir/attention.json" || failed=1
+if [ -n "$rows" ]; then
+  timeout "$(share 1)" "$python" scripts/bench/gpu_rows.py bench | tee "$dir/rows.txt" || failed=1
 fi
 if [ -n "$step" ]; then
-  "$python" scripts/bench/gpu_step_peer.py --budget-seconds $((budget / 3)) --json "$dir/step.json" || failed=1
+  "$python" scripts/bench/gpu_step_peer.py --budget-seconds "$(share 2)" --json "$dir/step.json" || failed=1
 fi
 "$python" scripts/bench/gpu_report.py "$dir"
 exit $failed

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Merges what scripts/bench_gpu.sh measured: DIR/{check,attention,rows,step}.json → DIR/result.json and DIR/table.md.
+"""Merges what scripts/bench_gpu.sh measured: DIR/{check,attention,step}.json and rows.txt → result.json and table.md.
 
     gpu_report.py DIR
 
-Each part is optional. gpu_rows.py writes {"rows": [{"kernel", "shape", "name", "ms", "p20", "p80", "repeats", "tbps" or
-"tflops", "note"}]}, one entry a kernel, shape and who computed it ("osler" or a peer).
+Each part is optional. rows.txt is the table that gpu_rows.py printed; it is taken as it stands.
 """
 import json
 import pathlib
@@ -12,7 +11,7 @@ import sys
 
 import gpu_bench
 
-PARTS = ["check", "attention", "rows", "step"]
+PARTS = ["check", "attention", "step"]
 
 
 def table(header, rows):
@@ -42,16 +41,6 @@ def attention(result):
     return table(["case", "pass", "goal, TFLOP/s", *names], lines)
 
 
-def rows(result):
-    def rate(row):
-        if "tbps" in row:
-            return f"{row['tbps']:.2f} TB/s"
-        return f"{row['tflops']:.0f} TFLOP/s" if "tflops" in row else "–"
-    return table(["kernel", "shape", "by", "ms", "rate", "note"],
-                 [[r["kernel"], r["shape"], r["name"], f"{r['ms']:.3f}" if "ms" in r else "–", rate(r),
-                   r.get("note", "")] for r in result])
-
-
 def step(result):
     header = ["model", "trains", "checkpointing", "attention", "tokens a step", "ms", "tokens/s", "MFU, %", "peak, GiB"]
     return table(header,
@@ -70,8 +59,9 @@ def main():
         texts.append(f"{machine['device']}, torch {machine['torch']}, cuDNN {machine['cudnn']}; bf16 product of 8,192³ "
                      f"{machine['gemm_tflops']:.0f} TFLOP/s, copy {machine['copy_tbps']:.2f} TB/s (read + write).")
         texts.append(attention(merged["attention"]["attention"]))
-    if "rows" in merged:
-        texts.append(rows(merged["rows"]["rows"]))
+    if (path := directory / "rows.txt").exists():
+        merged["rows"] = path.read_text()
+        texts.append(f"```\n{merged['rows'].rstrip()}\n```")
     if "step" in merged:
         texts.append(step(merged["step"]["step_peer"]))
     if "check" in merged:
