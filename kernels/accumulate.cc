@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
@@ -20,7 +21,7 @@ constexpr int64_t kProductBytes = int64_t{1} << 20;
 void Accumulate(at::Tensor& sum, const at::Tensor& value) {
   TORCH_CHECK(sum.sizes() == value.sizes(), "a sum of shape ", sum.sizes(),
               " cannot take values of shape ", value.sizes());
-  if (sum.scalar_type() != at::kFloat || value.scalar_type() != at::kBFloat16 ||
+  if (!sum.is_cpu() || sum.scalar_type() != at::kFloat || value.scalar_type() != at::kBFloat16 ||
       !sum.is_contiguous() || !value.is_contiguous()) {
     sum.add_(value);
     return;
@@ -37,6 +38,10 @@ void Accumulate(at::Tensor& sum, const at::Tensor& value) {
 void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Tensor& b_TF) {
   if (sum_EF.scalar_type() == b_TF.scalar_type()) {
     sum_EF.addmm_(a_TE.t(), b_TF);
+    return;
+  }
+  if (!sum_EF.is_cpu()) {
+    at::addmm_out(sum_EF, sum_EF, a_TE.t(), b_TF, sum_EF.scalar_type());
     return;
   }
   const int64_t rows = sum_EF.size(0), width = b_TF.size(1);

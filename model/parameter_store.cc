@@ -35,7 +35,8 @@ StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLev
           .shard_rank = shard.rank(),
           .shard_size = shard.size(),
           .zero = zero,
-          .stage = std::nullopt};
+          .stage = std::nullopt,
+          .device = at::kCPU};
 }
 
 int64_t ParameterStore::Declare(std::string name, std::vector<int64_t> shape) {
@@ -110,7 +111,7 @@ void ParameterStore::Allocate(int64_t index, at::ScalarType dtype) {
   ParameterSlot& slot = this->slot(index);
   if (!slot.present) return;
   const int64_t count = LocalCount(index), piece = PieceCount(index);
-  const at::Tensor flat = at::empty({piece * layout_.shard_size}, dtype);
+  const at::Tensor flat = at::empty({piece * layout_.shard_size}, at::TensorOptions(layout_.device).dtype(dtype));
   slot.local = flat.narrow(0, 0, count).view(LocalShape(index));
   if (cuts_parameters()) {
     flat.storage().unsafeGetStorageImpl()->set_data_ptr({nullptr, flat.device()});

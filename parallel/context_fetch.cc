@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/interval_attention_dispatch.h"
 #include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
@@ -43,15 +43,15 @@ class KeyFetch final : public ContextKeys {
 
   AttentionOutput Forward(const LocalHeads& x, const AttentionOptions& options) const override {
     const at::Tensor keys = Fetch(x);
-    return IntervalAttentionForwardCpu(Input(x, keys, options), BestCpuIsa());
+    return IntervalAttentionForward(Input(x, keys, options));
   }
 
   IntervalAttentionGradients Backward(const at::Tensor& grad_out_THD, const LocalHeads& x,
                                       const AttentionOutput& output,
                                       const AttentionOptions& options) const override {
     const at::Tensor keys = Fetch(x);
-    const IntervalAttentionGradients sums = IntervalAttentionGradientSumsCpu(
-        {.out_THD = grad_out_THD, .lse_TH = {}}, Input(x, keys, options), output, BestCpuIsa());
+    const IntervalAttentionGradients sums = IntervalAttentionGradientSums(
+        {.out_THD = grad_out_THD, .lse_TH = {}}, Input(x, keys, options), output);
     const at::Tensor home = SendHome(sums.k_SHD, sums.v_SHD, x.k_TKD.size(0));
     const at::ScalarType dtype = x.q_THD.scalar_type();
     return {sums.q_THD.to(dtype), home[0].to(dtype), home[1].to(dtype)};

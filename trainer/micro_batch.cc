@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cuda/device.h"
+#include "kernels/interval_plan.h"
 #include "parallel/communicator.h"
 #include "parallel/context_plan.h"
 #include "parallel/context_split.h"
@@ -73,6 +75,14 @@ ContextSplit SplitRun(const Model& model, const std::vector<MaskIntervals>& mask
   return SplitContext(costs, ranks);
 }
 
+// A mask of `rows` queries on as many keys, where attention is computed. Kernels of a device do not
+// look for mistakes in it.
+MaskIntervals MaskOn(at::Device device, const MaskIntervals& mask, int64_t rows) {
+  if (device.is_cpu()) return mask;
+  CheckIntervals(mask, rows, rows);
+  return {ToDevice(mask.lo_T, device), ToDevice(mask.hi_T, device)};
+}
+
 }  // namespace
 
 int64_t RowsFor(int64_t tokens, int tensor_ranks) {
@@ -99,12 +109,14 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
 
   MicroBatch batch;
   batch.inputs = model.PrepareRows(RowsOf(run.tokens, own, rows, int32_t{0}),
-                                   RowsOf(run.positions, own, rows, int64_t{0}));
+                                   RowsOf(run.positions, own, rows, int64_t{0}), layout.device);
   batch.inputs.tensor = layout.tensor;
   batch.inputs.mlp_chunk_tokens = layout.mlp_chunk_tokens;
   if (ranks == 1) {
-    for (const MaskIntervals& mask : masks)
-      batch.inputs.masks.push_back(RowsOverKeys(mask, own, rows, own));
+    for (const MaskIntervals& mask : masks) {
+      batch.inputs.masks.push_back(
+          MaskOn(layout.device, RowsOverKeys(mask, own, rows, own), rows));
+    }
   } else {
     std::vector<ContextAttention::Kind> kinds;
     for (size_t k = 0; k < masks.size(); ++k)

@@ -71,7 +71,8 @@ MicroBatch TrainStep::MicroBatchOf(std::span<const Pack> packs, int64_t m, int64
                         {.tensor = &mesh_.comm(Axis::kTensor),
                          .context = &mesh_.comm(Axis::kContext),
                          .context_method = options_.context_method,
-                         .mlp_chunk_tokens = options_.mlp_chunk_tokens});
+                         .mlp_chunk_tokens = options_.mlp_chunk_tokens,
+                         .device = store_.layout().device});
 }
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {

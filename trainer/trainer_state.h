@@ -29,10 +29,15 @@ namespace osler {
 
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
-  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh)
-      : fs(the_fs), config(the_config), mesh(the_mesh), best(StopOptions()) {}
+  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh, const CudaDevice& the_device)
+      : fs(the_fs),
+        config(the_config),
+        mesh(the_mesh),
+        device(the_device),
+        best(StopOptions()) {}
 
   absl::Status OpenModelAndData();
+  absl::Status TestKernels() const;
   absl::Status LoadParameters();
   absl::Status CheckRoom() const;     // of the first rank
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
@@ -71,6 +76,7 @@ struct Trainer::State {
   Fs& fs;
   const config::Train config;
   Mesh& mesh;
+  const CudaDevice device;  // the CPU, unless there is one
 
   std::optional<FileLock> lock;  // of the run directory; on the first rank
   ModelSpec spec;

@@ -1,6 +1,7 @@
 #include "trainer/optim/adamw.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros_like.h>
@@ -42,18 +43,19 @@ void AdamW::Step(int64_t step, double lr, double gradient_factor) {
 
 void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_factor) {
   std::vector<at::Tensor> masters, gradients, averages, squares, steps;
+  at::Tensor count;  // read, not counted up
   for (Moments& one : moments_) {
     if (one.group != group) continue;
+    if (!count.defined())
+      count = at::full({}, static_cast<double>(step), one.master.options().dtype(at::kFloat));
     masters.push_back(one.master);
     gradients.push_back(store_.GradientPieceOf(one.slot).to(one.master.device()));
     averages.push_back(one.exp_avg);
     squares.push_back(one.exp_avg_sq);
-    steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
+    steps.push_back(count);
   }
   if (masters.empty()) return;
-  if (gradient_factor != 1) {
-    for (at::Tensor& gradient : gradients) gradient.mul_(gradient_factor);
-  }
+  if (gradient_factor != 1) at::_foreach_mul_(gradients, gradient_factor);
   at::_fused_adamw_(masters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps,
                     lr * groups_[group].lr_scale, options_.beta1, options_.beta2,
                     groups_[group].weight_decay, options_.eps, /*amsgrad=*/false,
