@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -58,6 +60,7 @@ class PosixFile : public WritableFile {
     while (!data.empty()) {
       const ssize_t n = write(fd_.get(), data.data(), data.size());
       if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EINVAL && LeaveDirect()) continue;  // blocks larger than ours
       if (n < 0) return ErrnoError(errno, "write", path_);
       data.remove_prefix(static_cast<size_t>(n));
     }
@@ -71,10 +74,60 @@ class PosixFile : public WritableFile {
     if (fd >= 0 && close(fd) != 0) return ErrnoError(errno, "close", path_);
     return absl::OkStatus();
   }
+  // From now on through the page cache; whether it was past it.
+  bool LeaveDirect() {
+    const int flags = fcntl(fd_.get(), F_GETFL);
+    return (flags & O_DIRECT) != 0 && fcntl(fd_.get(), F_SETFL, flags & ~O_DIRECT) == 0;
+  }
 
  private:
   Descriptor fd_;
   std::string path_;
+};
+
+// A file on O_DIRECT: whole blocks go from an aligned buffer, the end through the page cache.
+class PosixBulkFile : public WritableFile {
+ public:
+  PosixBulkFile(int fd, std::string path) : file_(fd, std::move(path)) {}
+
+  absl::Status Append(std::string_view data) override {
+    if (buffer_ == nullptr) {
+      buffer_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
+      if (buffer_ == nullptr) throw std::bad_alloc();
+    }
+    while (!data.empty()) {
+      const size_t part = std::min(data.size(), kBufferBytes - used_);
+      std::memcpy(buffer_.get() + used_, data.data(), part);
+      used_ += part;
+      data.remove_prefix(part);
+      if (used_ == kBufferBytes) OSLER_RETURN_IF_ERROR(Flush());
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Sync() override {
+    OSLER_RETURN_IF_ERROR(FlushEnd());
+    return file_.Sync();
+  }
+  absl::Status Close() override {
+    OSLER_RETURN_IF_ERROR(FlushEnd());
+    return file_.Close();
+  }
+
+ private:
+  static constexpr size_t kAlignment = 4096;
+  static constexpr size_t kBufferBytes = size_t{8} << 20;
+
+  absl::Status Flush() { return file_.Append({buffer_.get(), std::exchange(used_, 0)}); }
+  // After this, sizes and offsets are no longer whole blocks.
+  absl::Status FlushEnd() {
+    if (used_ == 0) return absl::OkStatus();
+    file_.LeaveDirect();
+    return Flush();
+  }
+
+  PosixFile file_;
+  std::unique_ptr<char, decltype(&std::free)> buffer_{nullptr, &std::free};
+  size_t used_ = 0;
 };
 
 class PosixMapping : public MappedFile {
@@ -123,6 +176,11 @@ class PosixFs : public Fs {
                                                      OpenMode mode) override {
     const int flags =
         O_WRONLY | O_CREAT | O_CLOEXEC | (mode == OpenMode::kAppend ? O_APPEND : O_TRUNC);
+    if (mode == OpenMode::kBulk) {
+      const int direct = open(path.c_str(), flags | O_DIRECT, 0644);
+      if (direct >= 0) return std::make_unique<PosixBulkFile>(direct, path);
+      if (errno != EINVAL) return ErrnoError(errno, "create", path);  // EINVAL: no O_DIRECT here
+    }
     const int fd = open(path.c_str(), flags, 0644);
     if (fd < 0) return ErrnoError(errno, "create", path);
     return std::make_unique<PosixFile>(fd, path);

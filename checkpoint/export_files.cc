@@ -43,7 +43,7 @@ absl::Status CopyFile(Fs& fs, const std::string& from, const std::string& to) {
     LogInfo("export leaves out {}: it is a pickle", Printable(from));
     return absl::OkStatus();
   }
-  OSLER_ASSIGN_OR_RETURN(const auto file, fs.Open(to, OpenMode::kTruncate));
+  OSLER_ASSIGN_OR_RETURN(const auto file, fs.Open(to, OpenMode::kBulk));
   OSLER_RETURN_IF_ERROR(file->Append(mapping->data()));
   OSLER_RETURN_IF_ERROR(file->Sync());
   return file->Close();

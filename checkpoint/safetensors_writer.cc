@@ -117,7 +117,7 @@ absl::StatusOr<WrittenFile> WriteSafetensors(
     const std::function<void()>& after_first_part) {
   const auto header = MakeHeader(tensors, metadata);
   if (!header.ok()) return Annotate(header.status(), path);
-  OSLER_ASSIGN_OR_RETURN(auto file, fs.Open(path, OpenMode::kTruncate));
+  OSLER_ASSIGN_OR_RETURN(auto file, fs.Open(path, OpenMode::kBulk));
   Writer writer(std::move(file));
   const auto length = static_cast<uint64_t>(header->size());
   OSLER_RETURN_IF_ERROR(writer.Append({reinterpret_cast<const char*>(&length), sizeof length}));

@@ -24,9 +24,9 @@ struct AttentionInput {
   const int32_t* lo;  // [queries]: row i sees the keys [lo[i], hi[i]); both non-decreasing
   const int32_t* hi;
   int32_t queries, keys, heads, key_heads, width;  // width: a multiple of 8 up to 256
-  float scale;        // of the scores before the softmax
-  float soft_cap;     // scores x become c · tanh(x / c); 0: they stay
-  Element element;    // of q, k and v: bf16 or fp16
+  float scale;                                     // of the scores before the softmax
+  float soft_cap;                                  // scores x become c · tanh(x / c); 0: they stay
+  Element element;                                 // of q, k and v: bf16 or fp16
 };
 
 struct AttentionForward {
@@ -44,7 +44,7 @@ struct AttentionBackward {
   const float* grad_lse;  // [queries, heads], or null
   Rows grad_q, grad_k, grad_v;
   Element grad_element;  // of the three: in.element, or fp32: parts that are to be summed
-  float* workspace;  // osler_attention_workspace() floats
+  float* workspace;      // osler_attention_workspace() floats
 };
 
 // Which kernels: kAuto takes the best that this device has.

@@ -10,7 +10,7 @@ namespace osler::cuda {
 // Rows of the workspace are padded to this many queries, with lse +∞ and delta 0: e^(s − lse) is 0
 // there, so that a tile that reaches past the last query needs no other test.
 inline constexpr int kQueryPadding = 128;
-inline int64_t PaddedQueries(int64_t queries) {
+constexpr int64_t PaddedQueries(int64_t queries) {
   return (queries + kQueryPadding - 1) / kQueryPadding * kQueryPadding;
 }
 
@@ -20,10 +20,12 @@ cudaError_t AttentionBackwardPrepare(const AttentionBackward& arguments, cudaStr
 
 // mma.sync kernels, from sm_80 on: every width that is a multiple of 8 up to 256.
 int AttentionForwardSm80(const AttentionForward& arguments, cudaStream_t stream);
-int AttentionBackwardSm80(const AttentionBackward& arguments, cudaStream_t stream);  // after Prepare
+int AttentionBackwardSm80(const AttentionBackward& arguments,
+                          cudaStream_t stream);  // after Prepare
 
 // wgmma kernels, sm_90a alone; kUnsupported for what they lack.
 int AttentionForwardSm90(const AttentionForward& arguments, cudaStream_t stream);
-int AttentionBackwardSm90(const AttentionBackward& arguments, cudaStream_t stream);  // after Prepare
+int AttentionBackwardSm90(const AttentionBackward& arguments,
+                          cudaStream_t stream);  // after Prepare
 
 }  // namespace osler::cuda

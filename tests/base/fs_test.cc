@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -45,6 +46,29 @@ TEST_F(FsTest, WritesAppendsReadsAndMaps) {
   EXPECT_EQ(size, 300004);
   ASSERT_THAT(Write(path, "new"), IsOk());
   EXPECT_EQ(*fs_->ReadFile(path), "new");
+}
+
+TEST_F(FsTest, ABulkFileHoldsWhatWasAppended) {
+  constexpr size_t kBuffer = size_t{8} << 20;
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{4096}, kBuffer - 1, kBuffer, kBuffer + 1,
+                            2 * kBuffer + 4096 + 7}) {
+    std::string content(size, '\0');
+    for (size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 + i / 4096);
+    const std::string path = dir_.File("bulk");
+    ASSERT_OK_AND_ASSIGN(const auto file, fs_->Open(path, OpenMode::kBulk));
+    for (size_t at = 0; at < size;) {
+      const size_t part = std::min(size - at, size_t{3'000'017});
+      ASSERT_THAT(file->Append(std::string_view(content).substr(at, part)), IsOk());
+      at += part;
+    }
+    ASSERT_THAT(file->Sync(), IsOk());
+    ASSERT_OK_AND_ASSIGN(const std::string synced, fs_->ReadFile(path));
+    EXPECT_TRUE(synced == content) << size << " bytes";
+    ASSERT_THAT(file->Append("after the sync"), IsOk());
+    ASSERT_THAT(file->Close(), IsOk());
+    ASSERT_OK_AND_ASSIGN(const std::string closed, fs_->ReadFile(path));
+    EXPECT_TRUE(closed == content + "after the sync") << size << " bytes";
+  }
 }
 
 TEST_F(FsTest, AnEmptyFileMapsToNothing) {

@@ -1,0 +1,186 @@
+// dK and dV of heads up to 128 wide: a tile of 128 keys, each multiplying warpgroup owns 64 of them
+// and their dK and dV.
+#pragma once
+
+#include "kernels/cuda/sm90/backward_keys.cuh"
+
+namespace osler::cuda::sm90 {
+
+inline constexpr int kNarrowKeys = 128;
+// The loading warps need more than the least when the others can spare it.
+template <int kWidth>
+inline constexpr int kNarrowLoadingRegisters = kWidth > 64 ? kLoadingRegisters : 40;
+template <int kWidth>
+inline constexpr int kNarrowMultiplyingRegisters = kWidth > 64 ? kMultiplyingRegisters : 232;
+
+template <int kWidth, int kQueries, int kStages>
+struct alignas(1024) NarrowShared {
+  struct Tile {
+    char q[kQueries * kWidth * 2], grad_out[kQueries * kWidth * 2];
+  };
+  char k[kNarrowKeys * kWidth * 2], v[kNarrowKeys * kWidth * 2];
+  Tile tiles[kStages];
+  QueryValues<kQueries> values[kStages];
+  Mbarrier keys_full, full[kStages], empty[kStages];
+  QueryRange ranges[2];  // of the warpgroups' keys
+};
+
+template <int kWidth, int kQueries, int kStages>
+__device__ inline void LoadNarrowTiles(const BackwardCall& call, const QueryWalk<kQueries>& walk,
+                                       NarrowShared<kWidth, kQueries, kStages>& shared) {
+  const int steps = walk.Steps();
+  RingPosition<kStages> at;
+  QueryStep<kQueries> step(walk);
+  for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
+    auto& tile = shared.tiles[at.stage];
+    Mbarrier* full = &shared.full[at.stage];
+    shared.empty[at.stage].Wait(at.parity ^ 1);
+    full->ArriveExpecting(sizeof(tile));
+    LoadTile<kWidth, kQueries>(tile.q, &call.q, full, step.query, step.head);
+    LoadTile<kWidth, kQueries>(tile.grad_out, &call.grad_out, full, step.query, step.head);
+  }
+}
+
+// dPᵀ to dSᵀ = P'ᵀ (dPᵀ − delta).
+template <int kQueries>
+__device__ inline void TransposedGradients(float (&grads)[kQueries / 2],
+                                           const float (&p)[kQueries / 2],
+                                           const QueryValues<kQueries>& values) {
+#pragma unroll
+  for (int j = 0; j < kQueries / 8; ++j) {
+    const int column = 8 * j + threadIdx.x % 4 * 2;
+    const float2 delta = *reinterpret_cast<const float2*>(values.delta + column);
+#pragma unroll
+    for (int i = 4 * j; i < 4 * j + 4; i += 2) {
+      grads[i] = p[i] * (grads[i] - delta.x);
+      grads[i + 1] = p[i + 1] * (grads[i + 1] - delta.y);
+    }
+  }
+}
+
+// All of a multiplying warpgroup's products. `group` is 0 or 1.
+template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
+__device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<kQueries>& walk,
+                                      NarrowShared<kWidth, kQueries, kStages>& shared, int group,
+                                      int first_key, float (&grad_k)[kWidth / 2],
+                                      float (&grad_v)[kWidth / 2]) {
+  const QueryRange range = shared.ranges[group];
+  const int key = first_key + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+  const char* k = shared.k + group * 64 * 128;
+  const char* v = shared.v + group * 64 * 128;
+  const int steps = walk.Steps();
+  RingPosition<kStages> at;
+  QueryStep<kQueries> step(walk);
+  Mbarrier* unreleased = nullptr;
+  for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
+    const int stage = Uniform(at.stage);
+    const auto& tile = shared.tiles[stage];
+    const QueryValues<kQueries>& values = shared.values[stage];
+    shared.full[stage].Wait(at.parity);
+    if (range.Skips(step.query, kQueries)) {
+      WgmmaWait<0>();
+      if (unreleased != nullptr) Release(unreleased);
+      unreleased = nullptr;
+      Release(&shared.empty[stage]);
+      continue;
+    }
+    float s[kQueries / 2];
+    float grad_p[kQueries / 2];
+    uint32_t rounded[kQueries / 4];
+    WgmmaFence();
+    MultiplyRows<kQueries, kWidth, T>(s, k, kNarrowKeys, tile.q, kQueries, false);
+    WgmmaCommit();
+    WgmmaWait<1>();  // the step before is done
+    if (unreleased != nullptr) Release(unreleased);
+    WgmmaFence();
+    MultiplyRows<kQueries, kWidth, T>(grad_p, v, kNarrowKeys, tile.grad_out, kQueries, false);
+    WgmmaCommit();
+    WgmmaWait<1>();
+    HoldRegisters(s);
+    if (range.IsInside(step.query, kQueries)) {
+      TransposedProbabilities<T, kSoftCap, false>(s, rounded, values, key, call);
+    } else {
+      TransposedProbabilities<T, kSoftCap, true>(s, rounded, values, key, call);
+    }
+    WgmmaFence();
+    MultiplyColumns<kWidth, kQueries, T>(grad_v, rounded, tile.grad_out, kQueries, true);
+    WgmmaCommit();
+    WgmmaWait<1>();
+    HoldRegisters(grad_p);
+    TransposedGradients(grad_p, s, values);
+    uint32_t grad_s[kQueries / 4];
+    PackOperand<T>(grad_s, grad_p);
+    WgmmaFence();
+    MultiplyColumns<kWidth, kQueries, T>(grad_k, grad_s, tile.q, kQueries, true);
+    WgmmaCommit();
+    unreleased = &shared.empty[stage];
+  }
+  WgmmaWait<0>();
+  HoldRegisters(grad_k);
+  HoldRegisters(grad_v);
+}
+
+template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    NarrowKeysKernel(const __grid_constant__ BackwardCall call) {
+  extern __shared__ __align__(1024) char memory[];
+  auto& shared = *reinterpret_cast<NarrowShared<kWidth, kQueries, kStages>*>(memory);
+  const int key_head = blockIdx.x % call.key_heads;
+  const int first_key = blockIdx.x / call.key_heads * kNarrowKeys;
+  const int warp = Uniform(threadIdx.x / 32);
+  if (threadIdx.x == 0) {
+    shared.keys_full.Init(1);
+    for (int i = 0; i < kStages; ++i) {
+      shared.full[i].Init(1 + kQueries);
+      shared.empty[i].Init(8);
+    }
+    FenceBarrierInit();
+    shared.keys_full.ArriveExpecting(sizeof(shared.k) + sizeof(shared.v));
+    LoadTile<kWidth, kNarrowKeys>(shared.k, &call.k, &shared.keys_full, first_key, key_head);
+    LoadTile<kWidth, kNarrowKeys>(shared.v, &call.v, &shared.keys_full, first_key, key_head);
+  }
+  if (warp >= 4) {
+    const int group = warp / 4 - 1;
+    const int32_t found = FindRangeEnd(call, first_key + group * 64, 64, warp % 4);
+    if (threadIdx.x % 32 == 0) (&shared.ranges[group].begin)[warp % 4] = found;
+  }
+  __syncthreads();
+  const int heads = call.heads / call.key_heads;
+  const QueryWalk<kQueries> walk{shared.ranges[0].begin,
+                                 max(shared.ranges[0].end, shared.ranges[1].end), key_head * heads,
+                                 heads};
+  if (warp < 4) {
+    ShrinkRegisters<kNarrowLoadingRegisters<kWidth>>();
+    if (threadIdx.x == 0) LoadNarrowTiles(call, walk, shared);
+    const int row = static_cast<int>(threadIdx.x) - 32;
+    if (row >= 0 && row < kQueries) {
+      LoadQueryValues(call, walk, row, shared.values, shared.full, shared.empty);
+    }
+  } else {
+    GrowRegisters<kNarrowMultiplyingRegisters<kWidth>>();
+    const int group = warp / 4 - 1;
+    float grad_k[kWidth / 2] = {};
+    float grad_v[kWidth / 2] = {};
+    HoldRegisters(grad_k);
+    HoldRegisters(grad_v);
+    shared.keys_full.Wait(0);
+    MultiplyNarrow<T, kSoftCap>(call, walk, shared, group, first_key, grad_k, grad_v);
+    const int first = first_key + group * 64;
+    StoreRows<T, kWidth>(grad_v, 1.0f, call.grad_v, call.wide_grads, key_head, first, call.keys,
+                         call.width);
+    StoreRows<T, kWidth>(grad_k, call.scale, call.grad_k, call.wide_grads, key_head, first,
+                         call.keys, call.width);
+  }
+}
+
+template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
+int LaunchNarrowKeys(const AttentionBackward& arguments, cudaStream_t stream) {
+  BackwardCall call = DescribeBackward(arguments);
+  if (!MapTiles(&call, arguments, kQueries, kNarrowKeys)) return kUnsupported;
+  const int64_t tiles = (call.keys + kNarrowKeys - 1) / kNarrowKeys;
+  return LaunchBackward(NarrowKeysKernel<T, kSoftCap, kWidth, kQueries, kStages>,
+                        tiles * call.key_heads, 1, sizeof(NarrowShared<kWidth, kQueries, kStages>),
+                        call, stream);
+}
+
+}  // namespace osler::cuda::sm90

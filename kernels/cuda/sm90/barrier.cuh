@@ -1,0 +1,109 @@
+// Hopper's mbarriers, named barriers, proxy fences and register hand-over as functions (PTX
+// ISA 8.x).
+#pragma once
+
+#include <cstdint>
+
+namespace osler::cuda::sm90 {
+
+__device__ inline uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// An mbarrier in shared memory. Its phases alternate in parity, from 0; a wait for parity p returns
+// once a phase of that parity has ended. A fresh barrier passes a wait for parity 1.
+struct Mbarrier {
+  uint64_t state;
+
+  __device__ void Init(uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(&state)),
+                 "r"(arrivals));
+  }
+  __device__ void Arrive() {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&state))
+                 : "memory");
+  }
+  // At the same barrier of block `rank` of the cluster.
+  __device__ void ArriveAt(uint32_t rank) {
+    asm volatile(
+        "{\n.reg .b32 remote;\n"
+        "mapa.shared::cluster.u32 remote, %0, %1;\n"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(
+            SharedAddress(&state)),
+        "r"(rank)
+        : "memory");
+  }
+  // Arrives, and lets the phase last until that many bytes have come by TMA.
+  __device__ void ArriveExpecting(uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     SharedAddress(&state)),
+                 "r"(bytes)
+                 : "memory");
+  }
+  __device__ void Wait(uint32_t parity) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra.uni end;\n"
+        "bra.uni again;\n"
+        "end:\n}" ::"r"(SharedAddress(&state)),
+        "r"(parity)
+        : "memory");
+  }
+};
+
+// Makes Init() visible to the other threads' barriers and to TMA; a block barrier must follow.
+__device__ inline void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Before a barrier: what this thread stored in shared memory becomes visible to TMA and wgmma.
+__device__ inline void FenceAsyncProxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Named barriers 1 to 15; `threads` counts those that sync and those that only arrive.
+__device__ inline void NamedSync(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ inline void NamedArrive(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// The same value in all lanes of a warp, told to the compiler: what is computed from it then takes
+// the registers and instructions that a warp shares.
+__device__ inline int Uniform(int value) { return __shfl_sync(~0u, value, 0); }
+
+// All threads of the cluster; what each wrote in shared memory before is visible to the others.
+__device__ inline void SyncCluster() {
+  asm volatile(
+      "barrier.cluster.arrive.release;\n"
+      "barrier.cluster.wait.acquire;" ::
+          : "memory");
+}
+
+template <int kRegisters>
+__device__ inline void GrowRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void ShrinkRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Where a ring of kStages buffers stands: the stage, and the parity of its barriers' phase.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void Next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+}  // namespace osler::cuda::sm90
