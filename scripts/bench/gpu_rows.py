@@ -1,0 +1,744 @@
+#!/usr/bin/env python3
+"""Checks and times the row kernels of libosler_cuda.so against PyTorch on one GPU.
+
+    gpu_rows.py check [--only NAME]    every kernel against fp64, over shapes; 100 repeats bit-equal
+    gpu_rows.py bench [--only NAME]    GB/s of bytes that must move, share of a copy's rate, peers
+
+OSLER_CUDA_LIBRARY names the library; else build/release/libosler_cuda.so is taken. Exit code 1: a
+check failed.
+"""
+
+import argparse
+import itertools
+import math
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+import osler_cuda_rows as osler
+
+BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+# Relative errors of a result that is rounded to its type once or twice.
+TOLERANCE = {BF16: 4e-3, FP16: 5e-4, FP32: 3e-6}
+SHORT = {BF16: 'bf16', FP16: 'fp16', FP32: 'fp32'}
+
+
+# ---- References, in fp64 ----
+
+def norm_reference(x, weight, style, eps=1e-6):
+    x = x.double()
+    gain = weight.double() + (style == osler.GEMMA)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain
+
+
+def rope_reference(x, cos, sin):
+    first, second = x.chunk(2, -1)
+    turned = torch.cat((-second, first), -1)
+    return x * cos[:, None, :] + turned * sin[:, None, :]
+
+
+def gate_reference(gate, up, kind):
+    act = F.silu(gate) if kind == osler.SILU else F.gelu(gate, approximate='tanh')
+    return act * up
+
+
+def rope_tables(tokens, width, dtype=FP32):
+    positions = torch.arange(tokens, device='cuda', dtype=FP32)
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, device='cuda', dtype=FP32) / width)
+    angles = torch.outer(positions, frequencies)
+    angles = torch.cat((angles, angles), 1)
+    # What kernels round tables to, so that references use the same numbers.
+    return angles.cos(), angles.sin()
+
+
+# ---- Checks ----
+
+class Checks:
+    def __init__(self):
+        self.failed, self.count, self.worst = 0, 0, {}
+        self.begin = time.time()
+
+    def equal(self, name, case, got, want, tolerance):
+        self.count += 1
+        got, want = got.double(), want.double()
+        missing = int(torch.isnan(got).sum()) - int(torch.isnan(want).sum())
+        difference = torch.linalg.vector_norm((got - want).flatten())
+        size = torch.linalg.vector_norm(want.flatten())
+        error = float(difference / size) if float(size) > 0 else float(difference)
+        good = missing == 0 and got.shape == want.shape and (got.numel() == 0 or error <= tolerance)
+        key = name.split(':')[0]
+        if not error <= self.worst.get((key, tolerance), (0,))[0]:
+            self.worst[key, tolerance] = (error, f'{name} {case}')
+        if good:
+            return
+        self.failed += 1
+        print(f'FAIL {name} {case}: error {error:.2e} > {tolerance:.0e}, '
+              f'{missing} of {got.numel()} not written', flush=True)
+        if got.numel() and got.dim() >= 1:
+            self.where(got, want)
+
+    def where(self, got, want):
+        got, want = (t.reshape(-1, t.shape[-1]) for t in (got, want))
+        wrong = torch.nan_to_num((got - want).abs(), nan=1e9)
+        rows, columns = wrong.amax(1), wrong.amax(0)
+        print(f'     worst rows {rows.topk(min(4, len(rows))).indices.tolist()} of {len(rows)}, '
+              f'columns {columns.topk(min(6, len(columns))).indices.tolist()} of {len(columns)}; '
+              f'got {got[rows.argmax(), columns.argmax()]:.5g} '
+              f'want {want[rows.argmax(), columns.argmax()]:.5g}', flush=True)
+
+    def same_bits(self, name, make, repeats=100):
+        """make() → tensors of a fresh run."""
+        self.count += 1
+        first = [t.clone() for t in make()]
+        unequal = 0
+        for _ in range(repeats):
+            unequal += not all(torch.equal(a.view(torch.uint8), b.contiguous().view(torch.uint8))
+                               for a, b in zip(first, make()))
+        if unequal:
+            self.failed += 1
+            print(f'FAIL {name}: {unequal} of {repeats} repeats differ', flush=True)
+
+    def report(self):
+        torch.cuda.synchronize()
+        for (name, tolerance), (error, case) in sorted(self.worst.items()):
+            print(f'  {name:20s} worst {error:.2e} of {tolerance:.0e}  ({case})')
+        print(f'{self.count} checks, {self.failed} failed, {time.time() - self.begin:.1f} s')
+
+
+def randn(*shape, dtype=FP32):
+    return torch.randn(*shape, device='cuda').to(dtype)
+
+
+def unaligned(x):
+    """The same values one element past an aligned address."""
+    storage = torch.empty(x.numel() + 1, dtype=x.dtype, device='cuda')
+    storage[1:].copy_(x.flatten())
+    return storage[1:].view(x.shape)
+
+
+def check_rms_norm(checks):
+    shapes = [(0, 64), (1, 8), (3, 7), (5, 1001), (33, 1152), (257, 2560), (19, 4096), (7, 5376),
+              (3, 16384), (2, 16381), (1000, 256), (2, 3)]
+    for (rows, width), dtype, style in itertools.product(shapes, TOLERANCE,
+                                                         (osler.GEMMA, osler.PLAIN)):
+        weight_dtypes = {dtype, FP32} if width == 2560 else {dtype}
+        for weight_dtype in weight_dtypes:
+            check_one_rms_norm(checks, rows, width, dtype, style, weight_dtype)
+
+
+def check_one_rms_norm(checks, rows, width, dtype, style, weight_dtype):
+    case = f'[{rows},{width}] {SHORT[dtype]} style {style} weight {SHORT[weight_dtype]}'
+    tolerance = TOLERANCE[dtype]
+    x, residual, grad, grad_sum = (randn(rows, width, dtype=dtype) for _ in range(4))
+    weight = (0.3 * randn(width)).to(weight_dtype)
+    if width == 1152:
+        x = unaligned(x)
+    out = osler.rms_norm_forward(x, weight, style=style)()
+    checks.equal('rms_norm', case, out.y, norm_reference(x, weight, style), tolerance)
+    added = osler.rms_norm_forward(x, weight, style=style, residual=residual, keep_sum=True)()
+    total = (x.float() + residual.float()).to(dtype)
+    checks.equal('rms_norm:sum', case, added.sum, total, 0)
+    checks.equal('rms_norm:add before', case, added.y, norm_reference(total, weight, style),
+                 tolerance)
+    after = osler.rms_norm_forward(x, weight, style=style, residual=residual)()
+    checks.equal('rms_norm:add after', case, after.y,
+                 residual.double() + norm_reference(x, weight, style), tolerance)
+
+    leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
+    y = norm_reference(*leaves, style)
+    want_x, want_weight = torch.autograd.grad(y, leaves, grad.double())
+    back = osler.rms_norm_backward(grad, x, weight, out.inverse_rms, style)()
+    checks.equal('rms_norm_backward', case, back.grad_x, want_x, tolerance)
+    checks.equal('rms_norm_backward:weight', case, back.grad_weight, want_weight,
+                 tolerance if style == osler.PLAIN else 3e-6)
+    back = osler.rms_norm_backward(grad, x, weight, out.inverse_rms, style, grad_sum=grad_sum,
+                                   weight_gradient=False)()
+    checks.equal('rms_norm_backward:sum', case, back.grad_x, want_x + grad_sum.double(),
+                 tolerance)
+
+
+def check_norm_rope(checks):
+    shapes = [(0, 4, 64), (1, 1, 8), (5, 3, 64), (33, 8, 80), (17, 5, 72), (129, 8, 128),
+              (65, 4, 256), (9, 1, 256), (7, 3, 512), (300, 12, 256), (3, 2, 2), (4, 2, 34)]
+    for shape, dtype, style in itertools.product(shapes, TOLERANCE, (osler.GEMMA, osler.PLAIN)):
+        check_one_norm_rope(checks, shape, dtype, style)
+
+
+def check_one_norm_rope(checks, shape, dtype, style):
+    tokens, heads, width = shape
+    case = f'{list(shape)} {SHORT[dtype]} style {style}'
+    tolerance = TOLERANCE[dtype]
+    # Heads stand in a wider row, and as [H, T, D] for one shape.
+    x = randn(tokens, heads + 3, width, dtype=dtype)[:, 1:heads + 1]
+    if shape == (65, 4, 256):
+        x = randn(heads, tokens, width, dtype=dtype).transpose(0, 1)
+    grad = randn(tokens, 2 * heads, width, dtype=dtype)[:, heads:]
+    weight = (0.3 * randn(width)).to(dtype)
+    cos, sin = rope_tables(tokens, width)
+    cos_d, sin_d = cos.to(dtype).double(), sin.to(dtype).double()
+    out = osler.norm_rope_forward(x, cos, sin)()
+    checks.equal('rope', case, out.y, rope_reference(x.double(), cos_d, sin_d), tolerance)
+    out = osler.norm_rope_forward(grad, cos, sin, direction=-1)()
+    checks.equal('rope:back', case, out.y, rope_reference(grad.double(), cos_d, -sin_d), tolerance)
+
+    leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
+    y = rope_reference(norm_reference(*leaves, style), cos_d, sin_d)
+    want_x, want_weight = torch.autograd.grad(y, leaves, grad.double())
+    out = osler.norm_rope_forward(x, cos, sin, weight, style=style)()
+    checks.equal('norm_rope', case, out.y, y.detach(), tolerance)
+    back = osler.norm_rope_backward(grad, x, cos, sin, weight, out.inverse_rms, style)()
+    checks.equal('norm_rope_backward', case, back.grad_x, want_x, tolerance)
+    checks.equal('norm_rope_backward:weight', case, back.grad_weight, want_weight,
+                 tolerance if style == osler.PLAIN else 3e-6)
+    in_place = x.clone()
+    osler.norm_rope_forward(in_place, cos, sin, weight, style=style, y=in_place)()
+    checks.equal('norm_rope:in place', case, in_place, y.detach(), tolerance)
+
+
+def check_gated(checks):
+    shapes = [(0, 64), (1, 1), (3, 7), (5, 1001), (33, 6912), (129, 10240), (2, 16384), (700, 24)]
+    for (rows, width), dtype, kind, fused in itertools.product(
+            shapes, TOLERANCE, (osler.GELU_TANH, osler.SILU), (False, True)):
+        case = f'[{rows},{width}] {SHORT[dtype]} kind {kind} fused {fused}'
+        tolerance = TOLERANCE[dtype]
+        both, grads = (3 * randn(rows, 2 * width, dtype=dtype) for _ in range(2))
+        gate, up = both[:, :width], both[:, width:]
+        if not fused:
+            gate, up = gate.contiguous(), up.contiguous()
+        grad = randn(rows, width, dtype=dtype)
+        leaves = [gate.double().requires_grad_(), up.double().requires_grad_()]
+        y = gate_reference(*leaves, kind)
+        want_gate, want_up = torch.autograd.grad(y, leaves, grad.double())
+        out = osler.gated_forward(gate, up, kind)()
+        checks.equal('gated', case, out.y, y.detach(), tolerance)
+        back = osler.gated_backward(grad, gate, up, kind,
+                                    grads[:, :width] if fused else None,
+                                    grads[:, width:] if fused else None)()
+        checks.equal('gated_backward:gate', case, back.grad_gate, want_gate, tolerance)
+        checks.equal('gated_backward:up', case, back.grad_up, want_up, tolerance)
+
+
+def cross_entropy_reference(logits, targets, soft_cap, scale):
+    z = logits.double().requires_grad_()
+    v = soft_cap * torch.tanh(z / soft_cap) if soft_cap else z
+    loss = F.cross_entropy(v, targets, ignore_index=-100, reduction='none')
+    gradient, = torch.autograd.grad(loss.sum() * scale, z)
+    v = v.detach()
+    here = targets >= 0
+    target = torch.where(here, v.gather(1, targets.clamp(min=0)[:, None])[:, 0], 0)
+    return loss.detach(), gradient, v.amax(1), torch.exp(v - v.amax(1, keepdim=True)).sum(1), target
+
+
+def check_cross_entropy(checks):
+    shapes = [(1, 1), (3, 7), (5, 1000), (6, 1001), (9, 32000), (5, 50257), (4, 128256),
+              (3, 151936), (4, 262144), (4, 262208), (2, 147464)]
+    for (rows, width), dtype, soft_cap in itertools.product(shapes, TOLERANCE, (0.0, 30.0)):
+        case = f'[{rows},{width}] {SHORT[dtype]} cap {soft_cap}'
+        logits = (4 * randn(rows, width)).to(dtype)
+        if width > 8:
+            logits[0, 3] = 60  # far above the rest
+        targets = torch.randint(width, (rows,), device='cuda')
+        if rows > 2:
+            targets[1] = -100
+        scale, exact = 0.37, 3e-5 if soft_cap else 1e-5
+        loss, gradient, top, total, target = cross_entropy_reference(logits, targets, soft_cap,
+                                                                     scale)
+        here = targets >= 0
+        separate = osler.cross_entropy(logits.clone(), targets, '_terms', soft_cap=soft_cap)()
+        for name, want in (('max', top), ('sum', total), ('target', target), ('loss', loss)):
+            got = getattr(separate, name)
+            checks.equal(f'cross_entropy:{name}', case + ' terms', got, want, exact)
+        terms = {name: getattr(separate, name) for name in ('max', 'sum', 'target')}
+        second = osler.cross_entropy(separate.logits, targets, '_gradient', soft_cap=soft_cap,
+                                     scale=scale, terms=terms)()
+        tolerance = max(TOLERANCE[dtype], exact)
+        checks.equal('cross_entropy:gradient', case, second.logits, gradient, tolerance)
+        whole = osler.cross_entropy(logits.clone(), targets, soft_cap=soft_cap, scale=scale)()
+        for name, want in (('max', top), ('sum', total), ('target', target), ('loss', loss)):
+            checks.equal(f'cross_entropy:{name}', case + ' whole', getattr(whole, name)[here],
+                         want[here], exact)
+        checks.equal('cross_entropy:loss', case + ' none', whole.loss[~here], loss[~here], 0)
+        checks.equal('cross_entropy:gradient', case + ' whole', whole.logits, gradient, tolerance)
+        check_slices(checks, case, logits, targets, soft_cap, scale, gradient)
+
+
+def check_slices(checks, case, logits, targets, soft_cap, scale, gradient):
+    width = logits.shape[1]
+    cut = width // 3
+    if cut == 0:
+        return
+    parts = [(0, logits[:, :cut].contiguous()), (cut, logits[:, cut:].contiguous())]
+    terms = [osler.cross_entropy(z, targets, '_terms', begin, soft_cap)() for begin, z in parts]
+    top = torch.maximum(terms[0].max, terms[1].max)
+    whole = {'max': top, 'sum': sum(t.sum * torch.exp(t.max - top) for t in terms),
+             'target': terms[0].target + terms[1].target}
+    for begin, z in parts:
+        osler.cross_entropy(z, targets, '_gradient', begin, soft_cap, scale, whole)()
+    checks.equal('cross_entropy:slices', case, torch.cat([z for _, z in parts], 1), gradient,
+                 max(TOLERANCE[logits.dtype], 3e-5))
+
+
+def check_adamw(checks):
+    counts = [0, 1, 7, 8, 16384, 16385, 100003, 3 * 16384 + 8] + [33] * 600
+    for parameter_dtype, gradient_dtype, moment_dtype in itertools.product(
+            (None, BF16, FP16), (FP32, BF16, FP16), (FP32, BF16)):
+        case = (f'parameter {SHORT.get(parameter_dtype)} gradient {SHORT[gradient_dtype]} '
+                f'moments {SHORT[moment_dtype]}')
+        tensors, wanted = [], []
+        few = counts if parameter_dtype != FP16 else counts[:20]
+        for place, count in enumerate(few):
+            make = unaligned if place == 6 else (lambda x: x)
+            master, first = make(randn(count)), make((0.1 * randn(count)).to(moment_dtype))
+            second = make((0.01 * randn(count).square()).to(moment_dtype))
+            gradient = make(randn(count, dtype=gradient_dtype))
+            parameter = None if parameter_dtype is None else make(
+                osler.poisoned(count, dtype=parameter_dtype))
+            tensors.append((master, parameter, first, second, gradient))
+            wanted.append([t.double().clone() for t in (master, first, second, gradient)])
+        device = torch.tensor([0.25], device='cuda')
+        osler.adamw(tensors, 7, 1e-2, 0.1, factor=2.0, device_factor=device)()
+        for (master, parameter, first, second, _), want in zip(tensors, wanted):
+            p, m, v, g = want
+            g = g * 0.5
+            p.mul_(1 - 1e-3)
+            m.lerp_(g, 1 - 0.9)
+            v.mul_(0.999).addcmul_(g, g, value=1 - 0.999)
+            p.addcdiv_(m, (v / (1 - 0.999**7)).sqrt().add_(1e-8), value=-1e-2 / (1 - 0.9**7))
+            if len(p) == 33 and parameter_dtype is not None:
+                continue
+            checks.equal('adamw:master', f'{case} {len(p)}', master, p, 1e-6)
+            checks.equal('adamw:exp_avg', f'{case} {len(p)}', first, m,
+                         max(TOLERANCE[moment_dtype], 1e-6))
+            checks.equal('adamw:exp_avg_sq', f'{case} {len(p)}', second, v,
+                         max(TOLERANCE[moment_dtype], 1e-6))
+            if parameter is not None:
+                checks.equal('adamw:parameter', f'{case} {len(p)}', parameter,
+                             master.to(parameter_dtype), 0)
+    check_adamw_against_torch(checks)
+
+
+def check_adamw_against_torch(checks):
+    """torch._fused_adamw_ of the CPU and of CUDA, twenty steps."""
+    master = randn(100003)
+    ours = [master.clone(), None, torch.zeros_like(master), torch.zeros_like(master), None]
+    peers = {where: [t.clone().to(where) for t in (master, ours[2], ours[3])]
+             for where in ('cpu', 'cuda')}
+    for step in range(1, 21):
+        gradient = randn(100003)
+        osler.adamw([(*ours[:4], gradient)], step, 3e-3, 0.1)()
+        for where, state in peers.items():
+            torch._fused_adamw_([state[0]], [gradient.to(where)], [state[1]], [state[2]], [],
+                                [torch.tensor(float(step), device=where)], lr=3e-3, beta1=0.9,
+                                beta2=0.999, weight_decay=0.1, eps=1e-8, amsgrad=False,
+                                maximize=False)
+    for where, state in peers.items():
+        checks.equal('adamw:torch', f'{where} after 20 steps', ours[0], state[0].cuda(), 1e-6)
+        same = float((ours[0] == state[0].cuda()).double().mean())
+        print(f'  adamw: {100 * same:.1f} % of masters bit-equal to torch._fused_adamw_ on {where}')
+
+
+def check_squares(checks):
+    counts = [0, 1, 7, 8, 16384, 16385, 100003, 1 << 20] + [33] * 2000
+    for dtype in TOLERANCE:
+        tensors = [randn(count, dtype=dtype) for count in counts]
+        tensors[6] = unaligned(tensors[6])
+        out = osler.squares_sum(tensors)()
+        want = sum(t.double().square().sum() for t in tensors)
+        checks.equal('squares_sum', SHORT[dtype], out.sum, want[None], 1e-7)
+        for multiplier, clip in ((1.0, 1.0), (0.5, 0.0), (1e-4, 5.0)):
+            clipped = osler.clip_factor(out.sum, multiplier, clip)()
+            norm = multiplier * want.sqrt()
+            factor = multiplier * min(1.0, clip / float(norm + 1e-6)) if clip else multiplier
+            checks.equal('clip:norm', SHORT[dtype], clipped.norm, norm[None], 1e-6)
+            checks.equal('clip:factor', SHORT[dtype], clipped.factor,
+                         torch.tensor([factor], device='cuda'), 1e-6)
+    bad = osler.clip_factor(torch.tensor([math.nan], dtype=FP64, device='cuda'), 1.0, 1.0)()
+    if not math.isnan(bad.factor.item()):
+        checks.failed += 1
+        print('FAIL clip: a norm that is no number gives', bad.factor.item())
+
+
+def check_embedding(checks):
+    cases = [(0, 8, 10), (1, 8, 10), (31, 64, 3), (32, 64, 1), (33, 100, 1), (64, 7, 2),
+             (1000, 2560, 50), (4096, 1152, 100000), (777, 2050, 5), (2000, 64, 1)]
+    for (tokens, width, vocabulary), dtype in itertools.product(cases, TOLERANCE):
+        for weight_dtype in {dtype, FP32}:
+            case = f'[{tokens},{width}] of {vocabulary} {SHORT[dtype]} into {SHORT[weight_dtype]}'
+            grad = randn(tokens, width, dtype=dtype)
+            ids = (torch.rand(tokens, device='cuda')**3 * vocabulary).long()
+            weight = randn(vocabulary, width, dtype=weight_dtype)
+            want = weight.double().index_add_(0, ids, 1.5 * grad.double())
+            osler.embedding_backward(grad, ids, weight, scale=1.5)()
+            checks.equal('embedding', case, weight, want, max(TOLERANCE[weight_dtype], 1e-6))
+    ids = torch.randint(100, (500,), device='cuda')
+    grad, weight = randn(500, 64), torch.zeros(30, 64, device='cuda')
+    mine = (ids >= 40) & (ids < 70)
+    want = weight.double().index_add_(0, ids[mine] - 40, grad[mine].double())
+    osler.embedding_backward(grad, ids, weight, begin=40)()
+    checks.equal('embedding', 'a slice of the vocabulary', weight, want, 1e-6)
+
+
+def check_merge(checks):
+    for rows, width in ((0, 8), (1, 1), (7, 5), (1000, 64), (333, 128), (129, 256), (5, 1000)):
+        part, out = randn(rows, width), randn(rows, width)
+        part_lse, lse = 5 * randn(rows), 5 * randn(rows)
+        if rows > 4:
+            part_lse[0] = lse[1] = part_lse[2] = lse[2] = -math.inf
+            part[0], out[1], part[2], out[2] = math.nan, 0, 0, 0
+        both = torch.stack((part_lse, lse)).double()
+        want_lse = torch.logsumexp(both, 0)
+        shares = torch.nan_to_num(torch.exp(both - want_lse), nan=0)
+        want = (shares[0, :, None] * torch.nan_to_num(part.double())
+                + shares[1, :, None] * out.double())
+        osler.merge_attention(part, part_lse, out, lse)()
+        finite = ~torch.isinf(want_lse)
+        checks.equal('merge', f'[{rows},{width}]', out, want, 2e-6)
+        checks.equal('merge:lse', f'[{rows},{width}]', lse[finite], want_lse[finite], 1e-6)
+        if not bool(torch.isinf(lse[~finite]).all()):
+            checks.failed += 1
+            print('FAIL merge: an empty row has a finite lse')
+
+
+def check_determinism(checks):
+    x, grad, weight = randn(3001, 2560, dtype=BF16), randn(3001, 2560, dtype=BF16), randn(2560)
+    out = osler.rms_norm_forward(x, weight)()
+
+    def norm():
+        back = osler.rms_norm_backward(grad, x, weight, out.inverse_rms, grad_sum=x)()
+        return back.grad_x, back.grad_weight, osler.rms_norm_forward(x, weight)().y
+    checks.same_bits('rms_norm', norm)
+
+    heads, head_grad, head_weight = (randn(2049, 8, 256, dtype=BF16),
+                                     randn(2049, 8, 256, dtype=BF16), randn(256))
+    cos, sin = rope_tables(2049, 256)
+    turned = osler.norm_rope_forward(heads, cos, sin, head_weight)()
+
+    def rope():
+        back = osler.norm_rope_backward(head_grad, heads, cos, sin, head_weight,
+                                        turned.inverse_rms)()
+        return (back.grad_x, back.grad_weight,
+                osler.norm_rope_forward(heads, cos, sin, head_weight)().y)
+    checks.same_bits('norm_rope', rope)
+
+    logits = randn(64, 262144, dtype=BF16)
+    targets = torch.randint(262144, (64,), device='cuda')
+
+    def loss():
+        whole = osler.cross_entropy(logits.clone(), targets)()
+        return whole.logits, whole.loss, whole.sum
+    checks.same_bits('cross_entropy', loss)
+
+    ids = (torch.rand(3001, device='cuda')**3 * 500).long()
+    checks.same_bits('embedding', lambda: [osler.embedding_backward(
+        grad, ids, torch.zeros(500, 2560, device='cuda'))().grad_weight])
+    checks.same_bits('squares_sum', lambda: [osler.squares_sum([x, grad, logits])().sum])
+
+
+CHECKS = [check_rms_norm, check_norm_rope, check_gated, check_cross_entropy, check_adamw,
+          check_squares, check_embedding, check_merge, check_determinism]
+
+
+def run_checks(only):
+    torch.manual_seed(time.time_ns() % (1 << 31))
+    checks = Checks()
+    for check in CHECKS:
+        if only and only not in check.__name__:
+            continue
+        begin = time.time()
+        try:
+            check(checks)
+            torch.cuda.synchronize()
+        except Exception as error:  # the others still have something to say
+            checks.failed += 1
+            print(f'FAIL {check.__name__}: {type(error).__name__}: {error}', flush=True)
+            if 'CUDA error' in str(error):
+                break
+        print(f'{check.__name__}: {time.time() - begin:.1f} s', flush=True)
+    checks.report()
+    return 1 if checks.failed else 0
+
+
+# ---- Timings ----
+
+class Bench:
+    def __init__(self):
+        self.begin = time.time()
+        source, target = (torch.empty(1 << 30, dtype=torch.uint8, device='cuda') for _ in range(2))
+        source.random_()
+        self.copy_rate = (2 << 30) / self.time([lambda: target.copy_(source)])
+        print(f'{torch.cuda.get_device_name()}: copies move {self.copy_rate / 1e9:.0f} GB/s '
+              '(read + written)')
+        print(f'{"":46s} {"ms":>8s} {"GB/s":>6s} {"of copy":>8s}   peers, ms')
+
+    @staticmethod
+    def time(calls, batches=7, launches=8, before=None):
+        """Median seconds of one call: calls over several sets of data go in turn.
+
+        before(i), untimed, comes before each call: for those that overwrite what they read.
+        """
+        for call in calls:
+            call()
+        times = []
+        for _ in range(batches):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            count = 1 if before else launches
+            if before:
+                before(len(times) % len(calls))
+            start.record()
+            for i in range(len(times), len(times) + count):
+                calls[i % len(calls)]()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1e3 / count)
+        return sorted(times)[len(times) // 2]
+
+    def report(self, name, bytes_moved, calls, before=None, **peers):
+        seconds = self.time(calls, before=before)
+        rate = bytes_moved / seconds
+        others = []
+        for peer, peer_calls in peers.items():
+            try:
+                others.append(f'{peer} {1e3 * self.time(peer_calls, 3, 4):.3f}')
+            except Exception as error:
+                others.append(f'{peer} {type(error).__name__}: {str(error)[:80]}')
+        print(f'{name:46s} {1e3 * seconds:8.3f} {rate / 1e9:6.0f} '
+              f'{100 * rate / self.copy_rate:7.1f}%   {", ".join(others)}', flush=True)
+
+
+SETS = 2
+
+
+def bench_rms_norm(bench):
+    for rows, width in ((32768, 2560), (16384, 5376), (65536, 1152), (8192, 16384)):
+        xs, residuals, grads = ([randn(rows, width, dtype=BF16) for _ in range(SETS)]
+                                for _ in range(3))
+        weight = randn(width, dtype=BF16)
+        size = 2 * rows * width
+        peers = {}
+        if width == 2560:
+            peers['aten'] = [lambda x=x: torch._fused_rms_norm(x, [width], weight, 1e-6)
+                             for x in xs]
+        case = f'[{rows},{width}] bf16'
+        bench.report(f'rms_norm {case}', 2 * size,
+                     [osler.rms_norm_forward(x, weight) for x in xs], **peers)
+        bench.report(f'rms_norm after adding {case}', 4 * size,
+                     [osler.rms_norm_forward(x, weight, residual=r, keep_sum=True)
+                      for x, r in zip(xs, residuals)])
+        if width == 2560:
+            bench.report(f'rms_norm before adding {case}', 3 * size,
+                         [osler.rms_norm_forward(x, weight, residual=r)
+                          for x, r in zip(xs, residuals)])
+        rms = osler.rms_norm_forward(xs[0], weight)().inverse_rms
+        if width == 2560:
+            peers['aten'] = [lambda x=x, g=g: torch.ops.aten._fused_rms_norm_backward(
+                g, x, [width], rms[:, None], weight, [True, True]) for x, g in zip(xs, grads)]
+        bench.report(f'rms_norm_backward {case}', 3 * size,
+                     [osler.rms_norm_backward(g, x, weight, rms) for x, g in zip(xs, grads)],
+                     **peers)
+        bench.report(f'rms_norm_backward + sum {case}', 4 * size,
+                     [osler.rms_norm_backward(g, x, weight, rms, grad_sum=r)
+                      for x, g, r in zip(xs, grads, residuals)])
+        if width == 2560:
+            bench.report(f'rms_norm_backward, no weight {case}', 3 * size,
+                         [osler.rms_norm_backward(g, x, weight, rms, weight_gradient=False)
+                          for x, g in zip(xs, grads)])
+
+
+def eager_norm_rope(x, cos, sin, weight):
+    normed = F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
+    first, second = normed.chunk(2, -1)
+    return normed * cos + torch.cat((-second, first), -1) * sin
+
+
+def bench_norm_rope(bench):
+    for tokens, heads, width in ((32768, 8, 256), (32768, 4, 256), (32768, 32, 128),
+                                 (65536, 8, 128)):
+        xs, grads = ([randn(tokens, heads, width, dtype=BF16) for _ in range(SETS)]
+                     for _ in range(2))
+        weight = randn(width, dtype=BF16)
+        cos, sin = rope_tables(tokens, width)
+        size, tables = 2 * tokens * heads * width, 4 * tokens * width
+        case = f'[{tokens},{heads},{width}] bf16'
+        peers = {}
+        if heads == 8:
+            c, s = cos.to(BF16)[:, None], sin.to(BF16)[:, None]
+            peers['eager'] = [lambda x=x: eager_norm_rope(x, c, s, weight) for x in xs]
+        bench.report(f'rope {case}', 2 * size + tables,
+                     [osler.norm_rope_forward(x, cos, sin) for x in xs])
+        bench.report(f'norm_rope {case}', 2 * size + tables,
+                     [osler.norm_rope_forward(x, cos, sin, weight) for x in xs], **peers)
+        rms = osler.norm_rope_forward(xs[0], cos, sin, weight)().inverse_rms
+        bench.report(f'norm_rope_backward {case}', 3 * size + tables,
+                     [osler.norm_rope_backward(g, x, cos, sin, weight, rms)
+                      for x, g in zip(xs, grads)])
+
+
+def bench_gated(bench):
+    for rows, width, kind in ((16384, 10240, osler.GELU_TANH), (16384, 14336, osler.SILU),
+                              (32768, 6912, osler.GELU_TANH)):
+        fused = [randn(rows, 2 * width, dtype=BF16) for _ in range(SETS)]
+        grads = [randn(rows, width, dtype=BF16) for _ in range(SETS)]
+        pairs = [(x[:, :width], x[:, width:]) for x in fused]
+        separate = [(g.contiguous(), u.contiguous()) for g, u in pairs]
+        size = 2 * rows * width
+        name = 'silu' if kind == osler.SILU else 'gelu'
+        case = f'{name} [{rows},{width}] bf16'
+        peers, back_peers = {}, {}
+        if width != 6912:
+            peers['eager'] = [lambda g=g, u=u: gate_reference(g, u, kind) for g, u in separate]
+            leaves = [[g.clone().requires_grad_(), u.clone().requires_grad_()]
+                      for g, u in separate]
+            outs = [gate_reference(*pair, kind) for pair in leaves]
+            back_peers['eager'] = [lambda y=y, pair=pair, grad=grad: torch.autograd.grad(
+                y, pair, grad, retain_graph=True) for y, pair, grad in zip(outs, leaves, grads)]
+        bench.report(f'gated {case}', 3 * size,
+                     [osler.gated_forward(g, u, kind) for g, u in separate], **peers)
+        bench.report(f'gated fused {case}', 3 * size,
+                     [osler.gated_forward(g, u, kind) for g, u in pairs])
+        bench.report(f'gated_backward {case}', 5 * size,
+                     [osler.gated_backward(d, g, u, kind) for d, (g, u) in zip(grads, separate)],
+                     **back_peers)
+        outputs = torch.empty_like(fused[0])
+        bench.report(f'gated_backward fused {case}', 5 * size,
+                     [osler.gated_backward(d, g, u, kind, outputs[:, :width], outputs[:, width:])
+                      for d, (g, u) in zip(grads, pairs)])
+
+
+def bench_cross_entropy(bench):
+    for rows, width, dtype in ((1024, 262144, BF16), (1024, 262208, BF16), (1024, 128256, BF16),
+                               (1024, 151936, BF16), (2048, 32000, BF16), (1024, 128256, FP32)):
+        logits = [(3 * randn(rows, width)).to(dtype) for _ in range(SETS)]
+        targets = torch.randint(width, (rows,), device='cuda')
+        size = logits[0].numel() * logits[0].element_size()
+        case = f'[{rows},{width}] {SHORT[dtype]}'
+        peers = {}
+        if dtype == BF16 and width in (262144, 128256):
+            leaves = [z.clone().requires_grad_() for z in logits]
+            peers['eager'] = [lambda z=z: torch.autograd.grad(
+                F.cross_entropy(z, targets, reduction='sum'), z) for z in leaves]
+        fresh = [z.clone() for z in logits]
+
+        def restore(i):
+            logits[i].copy_(fresh[i])
+        bench.report(f'cross_entropy {case}', 2 * size,
+                     [osler.cross_entropy(z, targets, scale=100.0) for z in logits],
+                     before=restore, **peers)
+        if width in (262144, 128256):
+            bench.report(f'cross_entropy capped {case}', 2 * size,
+                         [osler.cross_entropy(z, targets, scale=100.0, soft_cap=30.0)
+                          for z in logits], before=restore)
+        if width in (262144, 32000):
+            restore(0)
+            restore(1)
+            bench.report(f'cross_entropy_terms {case}', size,
+                         [osler.cross_entropy(z, targets, '_terms') for z in logits])
+            terms = osler.cross_entropy(logits[0], targets, '_terms')()
+            kept = {name: getattr(terms, name) for name in ('max', 'sum', 'target')}
+            bench.report(f'cross_entropy_gradient {case}', 2 * size,
+                         [osler.cross_entropy(z, targets, '_gradient', scale=100.0, terms=kept)
+                          for z in logits], before=restore)
+
+
+def bench_adamw(bench):
+    shapes = ([(2560, 10240)] * 3 + [(2048, 2560), (1024, 2560), (1024, 2560), (2560, 2048)]
+              + [(2560,)] * 6) * 4
+    for parameter_dtype, gradient_dtype, moment_dtype in (
+            (BF16, FP32, FP32), (BF16, BF16, FP32), (BF16, BF16, BF16), (None, FP32, FP32)):
+        tensors = []
+        for shape in shapes:
+            master = randn(*shape)
+            tensors.append((master, None if parameter_dtype is None else
+                            master.to(parameter_dtype), (0.1 * randn(*shape)).to(moment_dtype),
+                            (0.01 * randn(*shape).square()).to(moment_dtype),
+                            randn(*shape, dtype=gradient_dtype)))
+        count = sum(t[0].numel() for t in tensors)
+        bytes_each = (8 + (2 if parameter_dtype else 0) + 4 * moment_dtype.itemsize
+                      + gradient_dtype.itemsize)
+        case = f'{count / 1e6:.0f} M'
+        peers = {}
+        if gradient_dtype == moment_dtype == FP32:
+            steps = [torch.tensor(3.0, device='cuda') for _ in tensors]
+            lists = [list(x) for x in zip(*tensors)]
+
+            def fused():
+                torch._fused_adamw_(lists[0], lists[4], lists[2], lists[3], [], steps, lr=1e-3,
+                                    beta1=0.9, beta2=0.999, weight_decay=0.1, eps=1e-8,
+                                    amsgrad=False, maximize=False)
+
+            def fused_and_copy():
+                fused()
+                torch._foreach_copy_(lists[1], lists[0])
+            peers['torch fused'] = [fused if parameter_dtype is None else fused_and_copy]
+        bench.report(f'adamw {case} parameter {SHORT.get(parameter_dtype, "-")} gradient '
+                     f'{SHORT[gradient_dtype]} moments {SHORT[moment_dtype]}', bytes_each * count,
+                     [osler.adamw(tensors, 3, 1e-3, 0.1)], **peers)
+        if moment_dtype == FP32 and parameter_dtype is not None:
+            gradients = [t[4] for t in tensors]
+            bench.report(f'squares_sum {case} {SHORT[gradient_dtype]}',
+                         gradient_dtype.itemsize * count, [osler.squares_sum(gradients)],
+                         foreach_norm=[lambda: torch.stack(
+                             torch._foreach_norm(gradients)).norm()])
+
+
+def bench_embedding(bench):
+    tokens, width = 32768, 2560
+    grads = [randn(tokens, width, dtype=BF16) for _ in range(SETS)]
+    # Ids as frequent as words are.
+    ranks = torch.arange(1, 100001, device='cuda', dtype=FP64)
+    ids = torch.multinomial((1 / ranks).float(), tokens, replacement=True)
+    used = int(torch.unique(ids).numel())
+    for weight_dtype in (FP32, BF16):
+        weight = torch.zeros(100000, width, device='cuda', dtype=weight_dtype)
+        moved = 2 * tokens * width + 2 * used * width * weight_dtype.itemsize
+        bench.report(f'embedding_backward [{tokens},{width}] {used} ids {SHORT[weight_dtype]}',
+                     moved, [osler.embedding_backward(g, ids, weight) for g in grads],
+                     aten=[lambda g=g: torch.ops.aten.embedding_dense_backward(
+                         g, ids, 100000, -1, False) for g in grads])
+    same = torch.full_like(ids, 5)
+    bench.report(f'embedding_backward [{tokens},{width}] one id fp32', 2 * tokens * width,
+                 [osler.embedding_backward(g, same, torch.zeros(8, width, device='cuda'))
+                  for g in grads])
+
+
+def bench_merge(bench):
+    for rows, width in ((32768 * 8, 256), (32768 * 16, 128)):
+        outs, parts = ([randn(rows, width) for _ in range(SETS)] for _ in range(2))
+        lses = [randn(rows) for _ in range(SETS)]
+        bench.report(f'merge_attention [{rows},{width}]', 12 * rows * width,
+                     [osler.merge_attention(p, l, o, l.clone())
+                      for p, o, l in zip(parts, outs, lses)])
+
+
+BENCHES = [bench_rms_norm, bench_norm_rope, bench_gated, bench_cross_entropy, bench_adamw,
+           bench_embedding, bench_merge]
+
+
+def run_benches(only):
+    bench = Bench()
+    for one in BENCHES:
+        if only and only not in one.__name__:
+            continue
+        begin = time.time()
+        try:
+            one(bench)
+        except Exception as error:
+            print(f'{one.__name__}: {type(error).__name__}: {error}', flush=True)
+        torch.cuda.empty_cache()
+        print(f'  ({time.time() - begin:.1f} s)', flush=True)
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('mode', choices=('check', 'bench'))
+    parser.add_argument('--only', default='', help='a part of the name of a check or bench')
+    arguments = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    sys.exit(run_checks(arguments.only) if arguments.mode == 'check'
+             else run_benches(arguments.only))
+
+
+if __name__ == '__main__':
+    main()
