@@ -4,11 +4,14 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_add.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+
+#include "kernels/cuda/rows_cuda.h"
 
 namespace osler {
 namespace {
@@ -58,6 +61,14 @@ void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Ten
       Accumulate(slice_EF, part);
     }
   });
+}
+
+void AddRows(at::Tensor& sum_VD, const at::Tensor& ids_T, const at::Tensor& rows_TD) {
+  if (sum_VD.is_cpu()) {
+    sum_VD.index_add_(0, ids_T, rows_TD.to(sum_VD.scalar_type()));
+  } else {
+    AddRowsCuda(sum_VD, ids_T, rows_TD);
+  }
 }
 
 }  // namespace osler

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/index_add.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -182,7 +181,7 @@ void AddGradientTo(at::Tensor& sum, const at::Tensor& gradient) {
   }
   // An embedding's gradient: a row for every token. Adding rows costs tokens × width; a dense one
   // would cost the whole vocabulary in time and memory.
-  sum.index_add_(0, gradient._indices()[0], gradient._values().to(sum.scalar_type()));
+  AddRows(sum, gradient._indices()[0], gradient._values());
 }
 
 }  // namespace osler

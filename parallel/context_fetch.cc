@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/interval_attention_dispatch.h"
+#include "kernels/interval_plan.h"
 #include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
@@ -35,10 +36,12 @@ void ForPlaces(const at::Tensor& packed, const at::Tensor& to, const TokenRanges
 
 class KeyFetch final : public ContextKeys {
  public:
-  KeyFetch(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
+  KeyFetch(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows,
+           at::Device device)
       : comm_(comm), exchange_(PlanKeyExchange(mask, split, comm.rank())) {
     const TokenRanges& own = split.ranges[static_cast<size_t>(comm.rank())];
-    mask_ = RowsOverKeys(mask, own, rows, SeenKeys(mask, own));
+    const TokenRanges keys = SeenKeys(mask, own);
+    mask_ = MaskOn(device, RowsOverKeys(mask, own, rows, keys), TokenCount(keys));
   }
 
   AttentionOutput Forward(const LocalHeads& x, const AttentionOptions& options) const override {
@@ -118,8 +121,9 @@ class KeyFetch final : public ContextKeys {
 }  // namespace
 
 std::unique_ptr<ContextKeys> MakeKeyFetch(Communicator& comm, const ContextSplit& split,
-                                          const MaskIntervals& mask, int64_t rows) {
-  return std::make_unique<KeyFetch>(comm, split, mask, rows);
+                                          const MaskIntervals& mask, int64_t rows,
+                                          at::Device device) {
+  return std::make_unique<KeyFetch>(comm, split, mask, rows, device);
 }
 
 }  // namespace osler

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/interval_attention_dispatch.h"
+#include "kernels/interval_plan.h"
 #include "kernels/merge_attention.h"
 #include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
@@ -59,10 +60,14 @@ class Transfer {
 
 class KeyRing final : public ContextKeys {
  public:
-  KeyRing(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
+  KeyRing(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows,
+          at::Device device)
       : comm_(comm), rows_(rows) {
     const TokenRanges& own = split.ranges[static_cast<size_t>(comm.rank())];
-    for (const TokenRanges& keys : split.ranges) parts_.push_back(MakePart(mask, own, keys));
+    for (const TokenRanges& keys : split.ranges) {
+      parts_.push_back(MakePart(mask, own, keys));
+      parts_.back().mask = MaskOn(device, parts_.back().mask, parts_.back().keys);
+    }
   }
 
   AttentionOutput Forward(const LocalHeads& x, const AttentionOptions& options) const override {
@@ -163,8 +168,9 @@ class KeyRing final : public ContextKeys {
 }  // namespace
 
 std::unique_ptr<ContextKeys> MakeKeyRing(Communicator& comm, const ContextSplit& split,
-                                         const MaskIntervals& mask, int64_t rows) {
-  return std::make_unique<KeyRing>(comm, split, mask, rows);
+                                         const MaskIntervals& mask, int64_t rows,
+                                         at::Device device) {
+  return std::make_unique<KeyRing>(comm, split, mask, rows, device);
 }
 
 }  // namespace osler

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "kernels/accumulate.h"
+#include "kernels/cuda/adamw_cuda.h"
 
 namespace osler {
 namespace {
@@ -36,6 +37,7 @@ double SumOfSquares(const at::Tensor& x) {
 // The same of many tensors of one device, fp64 [1] on it: nobody waits for it.
 at::Tensor SumOfSquaresOnDevice(const std::vector<at::Tensor>& pieces, at::Device device) {
   if (pieces.empty()) return at::zeros({1}, at::TensorOptions(device).dtype(at::kDouble));
+  if (at::Tensor sum = SquaresSumCuda(pieces); sum.defined()) return sum;
   return at::stack(at::_foreach_norm(pieces, 2, at::kDouble)).square_().sum(0, /*keepdim=*/true);
 }
 

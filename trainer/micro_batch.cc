@@ -6,7 +6,6 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/cuda/device.h"
 #include "kernels/interval_plan.h"
 #include "parallel/communicator.h"
 #include "parallel/context_plan.h"
@@ -75,14 +74,6 @@ ContextSplit SplitRun(const Model& model, const std::vector<MaskIntervals>& mask
   return SplitContext(costs, ranks);
 }
 
-// A mask of `rows` queries on as many keys, where attention is computed. Kernels of a device do not
-// look for mistakes in it.
-MaskIntervals MaskOn(at::Device device, const MaskIntervals& mask, int64_t rows) {
-  if (device.is_cpu()) return mask;
-  CheckIntervals(mask, rows, rows);
-  return {ToDevice(mask.lo_T, device), ToDevice(mask.hi_T, device)};
-}
-
 }  // namespace
 
 int64_t RowsFor(int64_t tokens, int tensor_ranks) {
@@ -115,14 +106,14 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
   if (ranks == 1) {
     for (const MaskIntervals& mask : masks) {
       batch.inputs.masks.push_back(
-          MaskOn(layout.device, RowsOverKeys(mask, own, rows, own), rows));
+          MaskOn(layout.device, RowsOverKeys(mask, own, rows, own), TokenCount(own)));
     }
   } else {
     std::vector<ContextAttention::Kind> kinds;
     for (size_t k = 0; k < masks.size(); ++k)
       kinds.push_back({masks[k], model.layer_kinds[k].window});
     batch.inputs.context = std::make_shared<ContextAttention>(*layout.context, split, kinds, rows,
-                                                              layout.context_method);
+                                                              layout.context_method, layout.device);
   }
   const std::vector<int64_t> targets = RowsOf(run.targets, own, rows, int64_t{kIgnore});
   batch.targets_T = at::tensor(targets, at::kLong);

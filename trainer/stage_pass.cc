@@ -236,7 +236,9 @@ at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Ten
     if (run.x.defined()) run.x = run.x.to(gradient.device());
     run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
   }
-  BlockGradients gradients = BackwardBlock(block, std::move(run), gradient);
+  BlockGradients gradients =
+      BackwardBlock(block, std::move(run), gradient,
+                    [this](int64_t slot) { return task_.gradients->Accumulator(slot); });
   for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());
   return std::move(gradients.input);

@@ -55,6 +55,9 @@ struct Trainer::State {
 
   StepReport NextReport() const;  // what is known of a step before it begins
   absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
+  // What the packs cost, by PlanFlops::model.
+  absl::StatusOr<double> ModelFlops(const std::vector<Pack>& packs) const;
+  void MeasureSpeed(double wall_ms, StepReport& report) const;
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::Status Train(const std::vector<Pack>& packs, StepReport& report);
   // Validation, metrics and checkpoint, where the finished step is due for them.
@@ -99,6 +102,7 @@ struct Trainer::State {
 
   BestLoss best;
   int64_t step = 0;       // finished
+  int64_t megaflops = 0;  // of the step under way, all ranks together
   int64_t next_pack = 0;  // global number
   double blocked_ms = 0;  // by checkpoints since the last metrics line
   bool stop_agreed = false;

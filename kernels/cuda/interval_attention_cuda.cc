@@ -7,7 +7,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/device_query.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/interval_attention_aten.h"
 
 namespace osler {
@@ -38,10 +38,6 @@ cuda::AttentionKernels Wanted() {
   }
 }
 
-cuda::Element ElementOf(at::ScalarType type) {
-  return type == at::kBFloat16 ? cuda::Element::kBf16 : cuda::Element::kFp32;
-}
-
 // The tensor as the kernels can read it.
 at::Tensor Aligned(const at::Tensor& x_THD) {
   const auto bytes = static_cast<int64_t>(x_THD.element_size());
@@ -49,10 +45,6 @@ at::Tensor Aligned(const at::Tensor& x_THD) {
                     x_THD.stride(1) * bytes % kAlignment == 0 &&
                     reinterpret_cast<uintptr_t>(x_THD.const_data_ptr()) % kAlignment == 0;
   return fits ? x_THD : x_THD.clone(at::MemoryFormat::Contiguous);
-}
-
-cuda::Rows RowsOf(const at::Tensor& x_THD) {
-  return {const_cast<void*>(x_THD.const_data_ptr()), x_THD.stride(0), x_THD.stride(1)};
 }
 
 cuda::AttentionInput Arguments(const IntervalAttentionInput& input) {
@@ -79,11 +71,9 @@ IntervalAttentionInput AlignedInput(const IntervalAttentionInput& input) {
 // Whether the kernels took the call. A forced choice must.
 bool Launched(int result, const char* what) {
   TORCH_CHECK(result != cuda::kUnsupported || Choice() == AttentionChoice::kAuto,
-              "OSLER_ATTENTION forces kernels that have no attention ", what,
+              "OSLER_ATTENTION forces kernels that have no ", what,
               " for this shape and device");
-  TORCH_CHECK(result == cuda::kUnsupported || result == 0, "attention ", what,
-              ": CUDA says: ", osler_cuda_error_text(result));
-  return result == 0;
+  return Took(result, what);
 }
 
 }  // namespace
@@ -98,9 +88,9 @@ AttentionOutput IntervalAttentionForwardCuda(const IntervalAttentionInput& input
         .lse_TH = at::empty({q_THD.size(0), q_THD.size(1)}, q_THD.options().dtype(at::kFloat))};
     const cuda::AttentionForward arguments{.in = Arguments(aligned),
                                            .out = RowsOf(output.out_THD),
-                                           .out_element = ElementOf(out),
+                                           .out_element = CudaElement(out),
                                            .lse = output.lse_TH.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)), "forward"))
+    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention forward"))
       return output;
   }
   return IntervalAttentionForwardAten(input, out, Products());
@@ -129,15 +119,15 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput& 
         .in = Arguments(aligned),
         .out = RowsOf(out),
         .grad_out = RowsOf(grad_out),
-        .out_element = ElementOf(out.scalar_type()),
+        .out_element = CudaElement(out),
         .lse = lse_TH.const_data_ptr<float>(),
         .grad_lse = grad_lse_TH.defined() ? grad_lse_TH.const_data_ptr<float>() : nullptr,
         .grad_q = RowsOf(result.q_THD),
         .grad_k = RowsOf(result.k_SHD),
         .grad_v = RowsOf(result.v_SHD),
-        .grad_element = ElementOf(type),
+        .grad_element = CudaElement(type),
         .workspace = workspace.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)), "backward"))
+    if (Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention backward"))
       return result;
   }
   return IntervalAttentionBackwardAten(grad, input, output, type, Products());

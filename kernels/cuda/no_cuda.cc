@@ -3,8 +3,10 @@
 #include <c10/util/Exception.h>
 
 #include "base/errors.h"
+#include "kernels/cuda/adamw_cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/interval_attention_cuda.h"
+#include "kernels/cuda/rows_cuda.h"
 
 namespace osler {
 namespace {
@@ -29,5 +31,58 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput&,
   TORCH_CHECK(false, kWithout);
 }
 void TestAttention(const AttentionShape&) {}
+
+NormOutput RmsNormForwardCuda(const at::Tensor&, const at::Tensor&, const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+NormOutput AddRmsNormForwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                 const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+NormOutput RmsNormAddForwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                 const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+NormGradients RmsNormBackwardCuda(const at::Tensor&, const at::Tensor&, const NormInputs&,
+                                  WeightGradient, const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+at::Tensor RopeForwardCuda(const at::Tensor&, const RopeTables&) { TORCH_CHECK(false, kWithout); }
+at::Tensor RopeBackwardCuda(const at::Tensor&, const RopeTables&) { TORCH_CHECK(false, kWithout); }
+NormOutput NormRopeForwardCuda(const at::Tensor&, const at::Tensor&, const RopeTables&,
+                               const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+NormGradients NormRopeBackwardCuda(const at::Tensor&, const NormInputs&, const RopeTables&,
+                                   WeightGradient, const NormOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+at::Tensor GatedActivationForwardCuda(const at::Tensor&, const at::Tensor&, GateKind) {
+  TORCH_CHECK(false, kWithout);
+}
+GatedGradients GatedActivationBackwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                           GateKind) {
+  TORCH_CHECK(false, kWithout);
+}
+SoftmaxTerms CrossEntropyTermsCuda(const at::Tensor&, const at::Tensor&,
+                                   const CrossEntropyOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+void CrossEntropyGradientCuda(const at::Tensor&, const at::Tensor&, const SoftmaxTerms&,
+                              const CrossEntropyOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+SoftmaxTerms CrossEntropyCuda(const at::Tensor&, const at::Tensor&, const CrossEntropyOptions&) {
+  TORCH_CHECK(false, kWithout);
+}
+void MergeAttentionCuda(const AttentionOutput&, const AttentionOutput&) {
+  TORCH_CHECK(false, kWithout);
+}
+void AddRowsCuda(at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  TORCH_CHECK(false, kWithout);
+}
+
+bool AdamWCuda(const std::vector<AdamWItem>&, const AdamWNumbers&) { return false; }
+at::Tensor SquaresSumCuda(const std::vector<at::Tensor>&) { return {}; }
 
 }  // namespace osler

@@ -115,7 +115,8 @@ class Bench {
                            ParseModelSpec(ConfigOf(kShapes.at(options_.model)), options_.model));
     plan_.model = plan_.spec.build(plan_.store);
     OSLER_ASSIGN_OR_RETURN(
-        flops_, FlopsOf(plan_, FullSequenceKeys(plan_.model, options_.sequence / options_.documents)));
+        flops_, FlopsOf(plan_.model, plan_.store,
+                        FullSequenceKeys(plan_.model, options_.sequence / options_.documents)));
     world_ = MakeSingleCommunicator();
     OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create({}, *world_));
     mesh_ = std::make_unique<Mesh>(std::move(mesh));
