@@ -72,15 +72,28 @@ absl::Status CheckpointSaver::Settle() {
   return std::exchange(outcome_, absl::OkStatus());
 }
 
+// Null where a tensor is written from where it lies, or by another rank.
+at::Tensor* CheckpointSaver::CopyOf(const StateEntry& entry) {
+  if (!entry.written || (mode_ == SaveMode::kBlocking && entry.tensor.is_cpu())) return nullptr;
+  at::Tensor& copy = staged_[absl::StrCat(entry.group, "/", entry.name)];
+  if (!copy.defined()) copy = at::empty_like(entry.tensor, at::kCPU);
+  return &copy;
+}
+
+void CheckpointSaver::Reserve(const CheckpointState& state) {
+  for (const StateEntry& entry : state.tensors) {
+    if (at::Tensor* copy = CopyOf(entry)) copy->zero_();  // touches the pages
+  }
+}
+
 // A step's optimizer may change what is being written, so a copy is; and files are written from CPU
 // memory.
 void CheckpointSaver::Stage(CheckpointState& state) {
   for (StateEntry& entry : state.tensors) {
-    if (!entry.written || (mode_ == SaveMode::kBlocking && entry.tensor.is_cpu())) continue;
-    at::Tensor& copy = staged_[absl::StrCat(entry.group, "/", entry.name)];
-    if (!copy.defined()) copy = at::empty_like(entry.tensor, at::kCPU);
-    copy.copy_(entry.tensor);
-    entry.tensor = copy;
+    at::Tensor* copy = CopyOf(entry);
+    if (copy == nullptr) continue;
+    copy->copy_(entry.tensor);
+    entry.tensor = *copy;
   }
 }
 

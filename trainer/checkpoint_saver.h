@@ -34,6 +34,8 @@ class CheckpointSaver {
   ~CheckpointSaver();
   CheckpointSaver(const CheckpointSaver&) = delete;
 
+  // Makes the memory of the copies now, so that the first save does not wait for it.
+  void Reserve(const CheckpointState& state);
   // Collective. `state.texts` and `best` count on the first rank. Returns an error of this save
   // where it shows at once (no room on the disk: kResourceExhausted on every rank), else OK.
   // PRE: the save before was settled.
@@ -53,6 +55,7 @@ class CheckpointSaver {
   };
   absl::Status Prepare(Task& task);
   absl::Status Write(const Task& task);
+  at::Tensor* CopyOf(const StateEntry& entry);
   void Stage(CheckpointState& state);
 
   CheckpointStore& store_;

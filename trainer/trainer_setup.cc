@@ -12,6 +12,7 @@
 #include "configs/config.h"
 #include "kernels/cuda/interval_attention_cuda.h"
 #include "parallel/small_values.h"
+#include "trainer/plan/memory.h"
 #include "trainer/restart_guard.h"
 #include "trainer/run_layout.h"
 #include "trainer/trainer_state.h"
@@ -148,8 +149,12 @@ absl::Status Trainer::State::LoadParameters() {
     return absl::OkStatus();
   }));
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&] { return CheckRoom(); }));
-  if (resume < 0) return absl::OkStatus();
-  return AgreeOnStatus(mesh.world(), CatchTorch([&] { return Resume(resume); }));
+  return AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
+                         if (resume >= 0) OSLER_RETURN_IF_ERROR(Resume(resume));
+                         if (StagedCopyOf(config) == StagedCopy::kKept && !Finished())
+                           saver->Reserve(sharded->ToSave());
+                         return absl::OkStatus();
+                       }));
 }
 
 // Two checkpoints are on the disk before an older one goes.
