@@ -57,17 +57,25 @@ struct QueryWalk {
   }
 };
 
-// Starts the copies of one tile of queries and all that belongs to them.
+// Starts the copies of one tile of queries and all that belongs to them: the first warps fetch q,
+// the second ones the rest.
 template <Element kElement, class Shape>
 __device__ __forceinline__ void LoadQueries(uint32_t slot, uint32_t grad_slot,
-                                            const AttentionBackward& p, int head, int first) {
+                                            const AttentionBackward& p, int head, int first,
+                                            bool second) {
   constexpr int kQueries = Shape::kQueries, kWidth = Shape::kWidth;
-  LoadTile<kQueries, kWidth, Shape::kThreads>(slot, OfHead(p.in.q, head), first, p.in.queries,
-                                              p.in.width);
-  LoadGradOut<kElement, kQueries, kWidth, Shape::kThreads>(grad_slot, p, head, first);
-  constexpr int kCopies = kQueries / 4;
-  if (threadIdx.x < 4 * kCopies) {
-    const int kind = threadIdx.x / kCopies, row = threadIdx.x % kCopies * 4;
+  constexpr int kHalf = Shape::kThreads / 2;
+  const int thread = threadIdx.x % kHalf;
+  if (!second) {
+    LoadTile<kQueries, kWidth, kHalf>(slot, OfHead(p.in.q, head), first, p.in.queries, p.in.width,
+                                      thread);
+    return;
+  }
+  LoadGradOut<kElement, kQueries, kWidth, kHalf>(grad_slot, p, head, first, thread);
+  constexpr int kCopies = kQueries / 4;  // of 4 numbers
+  static_assert(4 * kCopies <= kHalf);
+  if (thread < 4 * kCopies) {
+    const int kind = thread / kCopies, row = thread % kCopies * 4;
     const int64_t padded = PaddedQueries(p.in.queries);
     const float* plane = p.workspace + (kind * p.in.heads + head) * padded;
     const void* ends = kind == 2 ? p.in.lo : p.in.hi;
@@ -195,7 +203,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     if (!fetched.Ends())
       LoadQueries<kElement, Shape>(slots + fetched_slot * Shape::kSlotBytes,
                                    grad_slots + fetched_grad * Shape::kQueryBytes, p, fetched.head,
-                                   fetched.first);
+                                   fetched.first, second);
     fetched.Advance();
     fetched_slot = fetched_slot == 2 ? 0 : fetched_slot + 1;
     fetched_grad ^= 1;
@@ -205,7 +213,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   // warps with their grad_out.
   const auto meet = [&] {
     WaitCopies<0>();
-    MeetBlock();
+    MeetBlock<Shape::kThreads>();
     fetch();
   };
   fetch();
@@ -218,7 +226,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   bool sent = false;
   if (Shape::kHoldsRows) {
     WaitCopies<0>();
-    MeetBlock();
+    MeetBlock<Shape::kThreads>();
     rows.Hold();
   }
   if (second) meet();
