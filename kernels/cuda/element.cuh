@@ -26,7 +26,8 @@ __device__ __forceinline__ float2 Unpack(uint32_t pair) {
   if constexpr (kElement == Element::kBf16) {
     values = {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
   } else {
-    asm("{.reg .f16 first, second; mov.b32 {first, second}, %2;\n"
+    asm volatile(
+        "{.reg .f16 first, second; mov.b32 {first, second}, %2;\n"
         "cvt.f32.f16 %0, first; cvt.f32.f16 %1, second;}"
         : "=f"(values.x), "=f"(values.y)
         : "r"(pair));

@@ -32,52 +32,60 @@ template <int kBlocks>
 struct Softmax {
   float top[2 * kBlocks], sum[2 * kBlocks];
 
+  // For a row that has seen nothing yet, −∞ − −∞ would not be a number.
+  static __device__ __forceinline__ float Base(float most, float factor) {
+    return most == -INFINITY ? 0 : most * factor;
+  }
+
   __device__ __forceinline__ Softmax() {
 #pragma unroll
     for (int row = 0; row < 2 * kBlocks; ++row) top[row] = -INFINITY, sum[row] = 0;
   }
 
-  // Scores become weights; what was summed before is brought to the new largest score.
+  // Takes the largest scores so far, and brings what was summed before to them.
   template <int kBlockKeys, int kBlockWidth>
-  __device__ __forceinline__ void Add(float (&scores)[kBlocks][kBlockKeys][4],
-                                      float (&out)[kBlocks][kBlockWidth][4], float factor) {
-    float bases[2 * kBlocks], shrinks[2 * kBlocks];
+  __device__ __forceinline__ void Raise(const float (&scores)[kBlocks][kBlockKeys][4],
+                                        float (&out)[kBlocks][kBlockWidth][4], float factor) {
+    float shrink[2 * kBlocks];
     bool moved = false;
 #pragma unroll
     for (int row = 0; row < 2 * kBlocks; ++row) {
-      auto& line = scores[row / 2];
+      const auto& line = scores[row / 2];
       const int at = row % 2 * 2;
       float most = top[row];
 #pragma unroll
       for (int j = 0; j < kBlockKeys; ++j) most = fmaxf(most, fmaxf(line[j][at], line[j][at + 1]));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-      bases[row] = most == -INFINITY ? 0 : most * factor;
-      shrinks[row] = Exp2(top[row] * factor - bases[row]);
+      shrink[row] = Exp2(top[row] * factor - Base(most, factor));
       moved = moved || most > top[row];
       top[row] = most;
     }
-    if (__any_sync(~0u, moved)) {
-#pragma unroll
-      for (int row = 0; row < 2 * kBlocks; ++row) {
-        sum[row] *= shrinks[row];
-#pragma unroll
-        for (int j = 0; j < kBlockWidth; ++j)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) out[row / 2][j][row % 2 * 2 + e] *= shrinks[row];
-      }
-    }
+    if (!__any_sync(~0u, moved)) return;  // as for most tiles but the first
 #pragma unroll
     for (int row = 0; row < 2 * kBlocks; ++row) {
-      auto& line = scores[row / 2];
-      const int at = row % 2 * 2;
+      sum[row] *= shrink[row];
+#pragma unroll
+      for (int j = 0; j < kBlockWidth; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) out[row / 2][j][row % 2 * 2 + e] *= shrink[row];
+    }
+  }
+
+  // Scores become weights.
+  template <int kBlockKeys>
+  __device__ __forceinline__ void Weigh(float (&scores)[kBlocks][kBlockKeys][4], float factor) {
+#pragma unroll
+    for (int row = 0; row < 2 * kBlocks; ++row) {
+      const float base = Base(top[row], factor);
       float added = 0;
 #pragma unroll
       for (int j = 0; j < kBlockKeys; ++j)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          line[j][at + e] = Exp2(fmaf(line[j][at + e], factor, -bases[row]));
-          added += line[j][at + e];
+          float& score = scores[row / 2][j][row % 2 * 2 + e];
+          score = Exp2(fmaf(score, factor, -base));
+          added += score;
         }
       sum[row] += added;
     }
@@ -150,7 +158,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     if (seen == Seen::kNone) continue;
     if (kCapped) Cap(scores, scale.inner);
     if (seen == Seen::kSome) HideKeys(scores, lo + warp_row, hi + warp_row, key, lane);
-    softmax.Add(scores, out, scale.factor);
+    softmax.Raise(scores, out, scale.factor);
+    softmax.Weigh(scores, scale.factor);
     Operand<kBlocks, kKeys> weights;
     ToOperand<kElement>(scores, weights);
     MultiplyAdd<kElement>(out, weights, v_lane);

@@ -64,7 +64,10 @@ __device__ __forceinline__ void WaitCopies() {
 }
 
 // All threads of the block, each from wherever in the program it is.
-__device__ __forceinline__ void MeetBlock() { asm volatile("bar.sync 0;" ::: "memory"); }
+template <int kThreads>
+__device__ __forceinline__ void MeetBlock() {
+  asm volatile("bar.sync 0, %0;" ::"n"(kThreads) : "memory");
+}
 
 // Between two warps: what one wrote before its Signal the other sees after its Await.
 __device__ __forceinline__ void SignalPair(int barrier) {

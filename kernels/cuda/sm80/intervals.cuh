@@ -13,8 +13,10 @@ struct Intervals {
   int first_lo, first_hi, last_lo, last_hi;
 
   __device__ __forceinline__ Seen Of(int key_begin, int key_end) const {
-    if (last_hi <= key_begin || first_lo >= key_end) return Seen::kNone;
-    return last_lo <= key_begin && key_end <= first_hi ? Seen::kAll : Seen::kSome;
+    // Without branches: all four are asked for at once.
+    const bool none = (last_hi <= key_begin) | (first_lo >= key_end);
+    const bool all = (last_lo <= key_begin) & (key_end <= first_hi);
+    return none ? Seen::kNone : all ? Seen::kAll : Seen::kSome;
   }
 };
 

@@ -9,6 +9,16 @@ inline unsigned Tiles(int rows, int tile) {
   return static_cast<unsigned>((rows + tile - 1) / tile);
 }
 
+// What a block of this device can have; 0 for none.
+inline int SharedBytesPerBlock() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) ==
+                 cudaSuccess
+             ? bytes
+             : 0;
+}
+
 // An empty grid is no error: there is nothing to do.
 template <int kThreads, int kSharedBytes, class... Arguments, class... Given>
 cudaError_t Launch(void (*kernel)(Arguments...), dim3 grid, cudaStream_t stream, Given... given) {

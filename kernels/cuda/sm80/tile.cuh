@@ -45,6 +45,11 @@ class LaneAddress {
     return LaneAddress(tile + Layout::Offset(lane % 8 + lane / 16 * 8, lane / 8 % 2));
   }
 
+  // The same lane in a tile `bytes` further on.
+  __device__ __forceinline__ LaneAddress Plus(uint32_t bytes) const {
+    return LaneAddress(base_ + bytes);
+  }
+
   // A copy whose sums are not kept over a loop: registers are dearer than they are.
   __device__ __forceinline__ LaneAddress Afresh() const {
     LaneAddress copy = *this;
@@ -78,12 +83,12 @@ __device__ __forceinline__ HeadRows OfHead(const Rows& rows, int head) {
 // Starts the copies of kRows rows, of which `rows` exist: 0 past them and past `width`. A thread
 // stays in its column of chunks, so that its addresses are one multiply-add each.
 template <bool kWhole, int kRows, int kWidth, int kThreads>
-__device__ __forceinline__ void CopyRows(uint32_t tile, const HeadRows& from, int rows, int width) {
+__device__ __forceinline__ void CopyRows(uint32_t tile, const HeadRows& from, int rows, int width,
+                                         unsigned thread) {
   using Layout = TileLayout<kWidth>;
   constexpr int kStep = kThreads / Layout::kChunks;  // rows at a time
   // Not to be taken for the same in every call: what follows from them, kept over a loop, would
   // fill the registers.
-  unsigned thread = threadIdx.x;
   int stride = from.stride;
   asm volatile("" : "+r"(thread), "+r"(stride));
   const int row = static_cast<int>(thread / Layout::kChunks);
@@ -103,22 +108,22 @@ __device__ __forceinline__ void CopyRows(uint32_t tile, const HeadRows& from, in
 // Rows first..first + kRows of a head that has `rows`.
 template <int kRows, int kWidth, int kThreads>
 __device__ __forceinline__ void LoadTile(uint32_t tile, const HeadRows& from, int first, int rows,
-                                         int width) {
+                                         int width, unsigned thread = threadIdx.x) {
   const HeadRows at = {from.data + static_cast<int64_t>(first) * from.stride, from.stride};
   if (first + kRows <= rows) {
-    CopyRows<true, kRows, kWidth, kThreads>(tile, at, kRows, width);
+    CopyRows<true, kRows, kWidth, kThreads>(tile, at, kRows, width, thread);
   } else {
-    CopyRows<false, kRows, kWidth, kThreads>(tile, at, rows - first, width);
+    CopyRows<false, kRows, kWidth, kThreads>(tile, at, rows - first, width, thread);
   }
 }
 
 // The same from rows of fp32, rounded: with no copy in flight, so slower.
 template <Element kElement, int kRows, int kWidth, int kThreads>
 __device__ __forceinline__ void LoadRounded(uint32_t tile, const Rows& from, int head, int first,
-                                            int rows, int width) {
+                                            int rows, int width, unsigned thread) {
   using Layout = TileLayout<kWidth>;
 #pragma unroll 1
-  for (int at = threadIdx.x; at < kRows * Layout::kChunks; at += kThreads) {
+  for (int at = thread; at < kRows * Layout::kChunks; at += kThreads) {
     const int row = at / Layout::kChunks, chunk = at % Layout::kChunks;
     uint32_t words[4] = {};
     if (first + row < rows && chunk * 8 < width) {
@@ -135,13 +140,13 @@ __device__ __forceinline__ void LoadRounded(uint32_t tile, const Rows& from, int
 // grad_out is of the type of the matrix products, or of fp32.
 template <Element kElement, int kRows, int kWidth, int kThreads>
 __device__ __forceinline__ void LoadGradOut(uint32_t tile, const AttentionBackward& p, int head,
-                                            int first) {
+                                            int first, unsigned thread = threadIdx.x) {
   if (p.out_element == Element::kFp32) {
     LoadRounded<kElement, kRows, kWidth, kThreads>(tile, p.grad_out, head, first, p.in.queries,
-                                                   p.in.width);
+                                                   p.in.width, thread);
   } else {
     LoadTile<kRows, kWidth, kThreads>(tile, OfHead(p.grad_out, head), first, p.in.queries,
-                                      p.in.width);
+                                      p.in.width, thread);
   }
 }
 
