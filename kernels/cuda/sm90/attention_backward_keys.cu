@@ -9,7 +9,7 @@ int Launch(const AttentionBackward& arguments, cudaStream_t stream) {
   const int width = arguments.in.width;
   if (width <= 64) return LaunchNarrowKeys<T, kSoftCap, 64, 96, 4>(arguments, stream);
   if (width <= 128) return LaunchNarrowKeys<T, kSoftCap, 128, 64, 4>(arguments, stream);
-  return LaunchWideKeys<T, kSoftCap, 64, 2>(arguments, stream);
+  return LaunchWideKeys<T, kSoftCap, 64, 2, 2>(arguments, stream);
 }
 
 template <class T>

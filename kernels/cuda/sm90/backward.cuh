@@ -20,9 +20,47 @@ inline constexpr int kBlockThreads = 384;
 inline constexpr int kLoadingRegisters = 24;
 inline constexpr int kMultiplyingRegisters = 240;
 
-// The inner dimension of a product whose A is computed first goes in two parts, so that the tensor
-// cores have the first while the second is computed: where the second begins.
-__host__ __device__ constexpr int PartEnd(int inner) { return (inner / 16 + 1) / 2 * 16; }
+// The two multiplying warpgroups take turns at the tensor cores, `group` 0 first: while the
+// products of one run, the other computes its next products' operands. In each of its steps, and
+// both make as many, a group takes its turn once and passes it on once.
+class Turns {
+ public:
+  __device__ explicit Turns(int group)
+      : group_(group), own_(kFirstBarrier + group), other_(kFirstBarrier + 1 - group) {
+    if (group == 1) NamedArrive(other_, 256);
+  }
+  __device__ void Take() {
+    NamedSync(own_, 256);
+    held_ = true;
+  }
+  // The same after the work that ends in these values: ptxas moves arithmetic behind a barrier, not
+  // behind a branch that depends on it.
+  template <int kCount>
+  __device__ void TakeAfter(const uint32_t (&results)[kCount]) {
+    uint32_t all = 0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) all |= results[i];
+    if (__any_sync(~0u, all == 1)) {
+      asm volatile("bar.sync %0, 256;  // as below" ::"r"(own_) : "memory");
+    } else {
+      NamedSync(own_, 256);
+    }
+    held_ = true;
+  }
+  __device__ void Pass() {
+    if (held_) NamedArrive(other_, 256);
+    held_ = false;
+  }
+  // After the last step.
+  __device__ void End() {
+    if (group_ == 0) Pass();
+  }
+
+ private:
+  static constexpr int kFirstBarrier = 1;
+  int group_, own_, other_;
+  bool held_ = false;
+};
 
 struct BackwardCall {
   CUtensorMap q, k, v, grad_out;

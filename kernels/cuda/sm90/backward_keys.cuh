@@ -87,15 +87,15 @@ __device__ inline void LoadQueryValues(const BackwardCall& call, const QueryWalk
   }
 }
 
-// The columns [kBegin, kEnd) of a warpgroup's transposed products s, of 64 keys, of which this
-// thread's first is `key`, to probabilities: rounded in `p`, and in s times the soft cap's slope.
-template <class T, bool kSoftCap, bool kEdge, int kBegin, int kEnd, int kQueries>
+// A warpgroup's transposed products s, of 64 keys, of which this thread's first is `key`, to
+// probabilities: rounded in `p`, and in s times the soft cap's slope.
+template <class T, bool kSoftCap, bool kEdge, int kQueries>
 __device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
                                                uint32_t (&p)[kQueries / 4],
                                                const QueryValues<kQueries>& values, int key,
                                                const BackwardCall& call) {
 #pragma unroll
-  for (int j = kBegin / 8; j < kEnd / 8; ++j) {
+  for (int j = 0; j < kQueries / 8; ++j) {
     const int column = 8 * j + threadIdx.x % 4 * 2;
     const float2 lse2 = *reinterpret_cast<const float2*>(values.lse2 + column);
     const int2 lo = kEdge ? *reinterpret_cast<const int2*>(values.lo + column) : int2{};
@@ -117,15 +117,15 @@ __device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
     }
   }
 }
-template <class T, bool kSoftCap, int kBegin, int kEnd, int kQueries>
+template <class T, bool kSoftCap, int kQueries>
 __device__ inline void TransposedProbabilities(float (&s)[kQueries / 2],
                                                uint32_t (&p)[kQueries / 4],
                                                const QueryValues<kQueries>& values, int key,
                                                bool inside, const BackwardCall& call) {
   if (inside) {
-    TransposedProbabilities<T, kSoftCap, false, kBegin, kEnd>(s, p, values, key, call);
+    TransposedProbabilities<T, kSoftCap, false>(s, p, values, key, call);
   } else {
-    TransposedProbabilities<T, kSoftCap, true, kBegin, kEnd>(s, p, values, key, call);
+    TransposedProbabilities<T, kSoftCap, true>(s, p, values, key, call);
   }
 }
 

@@ -42,14 +42,14 @@ __device__ inline void LoadNarrowTiles(const BackwardCall& call, const QueryWalk
   }
 }
 
-// Columns of dSᵀ = P'ᵀ (dPᵀ − delta), rounded.
-template <class T, int kBegin, int kEnd, int kQueries>
+// dSᵀ = P'ᵀ (dPᵀ − delta), rounded.
+template <class T, int kQueries>
 __device__ inline void TransposedGradients(uint32_t (&grad_s)[kQueries / 4],
                                            const float (&p)[kQueries / 2],
                                            const float (&grad_p)[kQueries / 2],
                                            const QueryValues<kQueries>& values) {
 #pragma unroll
-  for (int j = kBegin / 8; j < kEnd / 8; ++j) {
+  for (int j = 0; j < kQueries / 8; ++j) {
     const int column = 8 * j + threadIdx.x % 4 * 2;
     const float2 delta = *reinterpret_cast<const float2*>(values.delta + column);
 #pragma unroll
@@ -60,13 +60,34 @@ __device__ inline void TransposedGradients(uint32_t (&grad_s)[kQueries / 4],
   }
 }
 
+// Of one step: what it multiplies, and what became of the step before.
+template <int kQueries>
+struct NarrowOperands {
+  float s[kQueries / 2], grad_p[kQueries / 2];
+  uint32_t p[kQueries / 4], grad_s[kQueries / 4];
+};
+
+// S and dP, transposed; on the way `unreleased`, the step before, is done and released.
+template <class T, int kWidth, int kQueries, class Tile>
+__device__ inline void IssueNarrowScores(NarrowOperands<kQueries>& operands, const char* k,
+                                         const char* v, const Tile& tile, Mbarrier* unreleased) {
+  WgmmaFence();
+  MultiplyRows<kQueries, kWidth, T>(operands.s, k, kNarrowKeys, tile.q, kQueries, false);
+  WgmmaCommit();
+  WgmmaWait<1>();
+  if (unreleased != nullptr) Release(unreleased);
+  WgmmaFence();
+  MultiplyRows<kQueries, kWidth, T>(operands.grad_p, v, kNarrowKeys, tile.grad_out, kQueries,
+                                    false);
+  WgmmaCommit();
+}
+
 // All of a multiplying warpgroup's products. `group` is 0 or 1.
 template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
 __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<kQueries>& walk,
                                       NarrowShared<kWidth, kQueries, kStages>& shared, int group,
                                       int first_key, float (&grad_k)[kWidth / 2],
                                       float (&grad_v)[kWidth / 2]) {
-  constexpr int kPart = PartEnd(kQueries);
   const QueryRange range = shared.ranges[group];
   const int key = first_key + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   const char* k = shared.k + group * 64 * 128;
@@ -74,54 +95,41 @@ __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<
   const int steps = walk.Steps();
   RingPosition<kStages> at;
   QueryStep<kQueries> step(walk);
+  Turns turns(group);
   Mbarrier* unreleased = nullptr;
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     const int stage = Uniform(at.stage);
-    const auto& tile = shared.tiles[stage];
-    const QueryValues<kQueries>& values = shared.values[stage];
     shared.full[stage].Wait(at.parity);
     if (range.Skips(step.query, kQueries)) {
       WgmmaWait<0>();
       if (unreleased != nullptr) Release(unreleased);
       unreleased = nullptr;
       Release(&shared.empty[stage]);
+      turns.Pass();
+      turns.Take();
+      turns.Pass();
       continue;
     }
-    float s[kQueries / 2];
-    float grad_p[kQueries / 2];
-    uint32_t p[kQueries / 4];
-    uint32_t grad_s[kQueries / 4];
-    WgmmaFence();
-    MultiplyRows<kQueries, kWidth, T>(s, k, kNarrowKeys, tile.q, kQueries, false);
-    WgmmaCommit();
-    WgmmaWait<1>();  // the step before is done
-    if (unreleased != nullptr) Release(unreleased);
-    WgmmaFence();
-    MultiplyRows<kQueries, kWidth, T>(grad_p, v, kNarrowKeys, tile.grad_out, kQueries, false);
-    WgmmaCommit();
+    const auto& tile = shared.tiles[stage];
+    NarrowOperands<kQueries> operands;
+    IssueNarrowScores<T, kWidth>(operands, k, v, tile, unreleased);
+    turns.Pass();
     WgmmaWait<1>();
-    HoldRegisters(s);
-    const bool inside = range.IsInside(step.query, kQueries);
-    TransposedProbabilities<T, kSoftCap, 0, kPart>(s, p, values, key, inside, call);
+    HoldRegisters(operands.s);
+    TransposedProbabilities<T, kSoftCap>(operands.s, operands.p, shared.values[stage], key,
+                                         range.IsInside(step.query, kQueries), call);
+    WgmmaWait<0>();
+    HoldRegisters(operands.grad_p);
+    TransposedGradients<T>(operands.grad_s, operands.s, operands.grad_p, shared.values[stage]);
+    turns.TakeAfter(operands.grad_s);
     WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T, 0, kPart>(grad_v, p, tile.grad_out, kQueries, true);
+    MultiplyColumns<kWidth, kQueries, T>(grad_v, operands.p, tile.grad_out, kQueries, true);
     WgmmaCommit();
-    TransposedProbabilities<T, kSoftCap, kPart, kQueries>(s, p, values, key, inside, call);
-    WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T, kPart, kQueries>(grad_v, p, tile.grad_out, kQueries, true);
-    WgmmaCommit();
-    WgmmaWait<2>();
-    HoldRegisters(grad_p);
-    TransposedGradients<T, 0, kPart>(grad_s, s, grad_p, values);
-    WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T, 0, kPart>(grad_k, grad_s, tile.q, kQueries, true);
-    WgmmaCommit();
-    TransposedGradients<T, kPart, kQueries>(grad_s, s, grad_p, values);
-    WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T, kPart, kQueries>(grad_k, grad_s, tile.q, kQueries, true);
+    MultiplyColumns<kWidth, kQueries, T>(grad_k, operands.grad_s, tile.q, kQueries, true);
     WgmmaCommit();
     unreleased = &shared.empty[stage];
   }
+  turns.End();
   WgmmaWait<0>();
   HoldRegisters(grad_k);
   HoldRegisters(grad_v);

@@ -13,49 +13,50 @@ inline constexpr int kWideKeys = 64;
 inline constexpr int kWideWidth = 256;
 inline constexpr int kWideLoadingRegisters = 40;
 inline constexpr int kWideMultiplyingRegisters = 232;
-inline constexpr int kWeightsWritten = 1;  // named barriers: the first part, and the second
-inline constexpr int kWeightsRead = 3;
+inline constexpr int kWeightsWritten = 3;  // named barriers, after those of Turns
+inline constexpr int kWeightsRead = 4;
 
-template <int kQueries, int kStages>
+template <int kQueries, int kStages, int kGradStages>
 struct alignas(1024) WideShared {
   char k[kWideKeys * kWideWidth * 2], v[kWideKeys * kWideWidth * 2];
   char q[kStages][kQueries * kWideWidth * 2];
-  char grad_out[kStages][kQueries * kWideWidth * 2];
+  char grad_out[kGradStages][kQueries * kWideWidth * 2];
   uint4 weights[kQueries / 16][128];
   QueryValues<kQueries> values[kStages];  // full and empty with q
   Mbarrier k_full, v_full;
   Mbarrier q_full[kStages], q_empty[kStages];
-  Mbarrier grad_out_full[kStages], grad_out_empty[kStages];
+  Mbarrier grad_out_full[kGradStages], grad_out_empty[kGradStages];
   QueryRange range;
 };
 
-template <int kQueries, int kStages>
+template <int kQueries, int kStages, int kGradStages>
 __device__ inline void LoadWideTiles(const BackwardCall& call, const QueryWalk<kQueries>& walk,
-                                     WideShared<kQueries, kStages>& shared) {
+                                     WideShared<kQueries, kStages, kGradStages>& shared) {
   const int steps = walk.Steps();
-  RingPosition<kStages> at;
+  RingPosition<kStages> q_at;
+  RingPosition<kGradStages> grad_at;
   QueryStep<kQueries> step(walk);
 #pragma unroll 1
-  for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
-    const int stage = at.stage;
-    shared.q_empty[stage].Wait(at.parity ^ 1);
-    shared.q_full[stage].ArriveExpecting(sizeof(shared.q[0]));
-    LoadTile<kWideWidth, kQueries>(shared.q[stage], &call.q, &shared.q_full[stage], step.query,
+  for (int n = 0; n < steps; ++n, q_at.Next(), grad_at.Next(), step.Next(walk)) {
+    Mbarrier* full = &shared.q_full[q_at.stage];
+    shared.q_empty[q_at.stage].Wait(q_at.parity ^ 1);
+    full->ArriveExpecting(sizeof(shared.q[0]));
+    LoadTile<kWideWidth, kQueries>(shared.q[q_at.stage], &call.q, full, step.query, step.head);
+    full = &shared.grad_out_full[grad_at.stage];
+    shared.grad_out_empty[grad_at.stage].Wait(grad_at.parity ^ 1);
+    full->ArriveExpecting(sizeof(shared.grad_out[0]));
+    LoadTile<kWideWidth, kQueries>(shared.grad_out[grad_at.stage], &call.grad_out, full, step.query,
                                    step.head);
-    shared.grad_out_empty[stage].Wait(at.parity ^ 1);
-    shared.grad_out_full[stage].ArriveExpecting(sizeof(shared.grad_out[0]));
-    LoadTile<kWideWidth, kQueries>(shared.grad_out[stage], &call.grad_out,
-                                   &shared.grad_out_full[stage], step.query, step.head);
   }
 }
 
-// Columns of P', rounded, for the other warpgroup.
-template <class T, bool kSoftCap, int kBegin, int kEnd, int kQueries, int kStages>
-__device__ inline void StoreWeights(WideShared<kQueries, kStages>& shared,
+// P', rounded, for the other warpgroup.
+template <class T, bool kSoftCap, int kQueries, int kStages, int kGradStages>
+__device__ inline void StoreWeights(WideShared<kQueries, kStages, kGradStages>& shared,
                                     const uint32_t (&p)[kQueries / 4],
                                     const float (&weights)[kQueries / 2]) {
 #pragma unroll
-  for (int i = kBegin / 16; i < kEnd / 16; ++i) {
+  for (int i = 0; i < kQueries / 16; ++i) {
     uint32_t pairs[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -67,62 +68,61 @@ __device__ inline void StoreWeights(WideShared<kQueries, kStages>& shared,
 }
 
 // dV of the block's keys, and the weights for dS.
-template <class T, bool kSoftCap, int kQueries, int kStages>
+template <class T, bool kSoftCap, int kQueries, int kStages, int kGradStages>
 __device__ inline void MultiplyWideValues(const BackwardCall& call, const QueryWalk<kQueries>& walk,
-                                          WideShared<kQueries, kStages>& shared, int first_key,
-                                          float (&grad_v)[kWideWidth / 2]) {
-  constexpr int kPart = PartEnd(kQueries);
+                                          WideShared<kQueries, kStages, kGradStages>& shared,
+                                          int first_key, float (&grad_v)[kWideWidth / 2]) {
   const QueryRange range = shared.range;
   const int key = first_key + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   const int steps = walk.Steps();
-  RingPosition<kStages> at;
+  RingPosition<kStages> q_at;
+  RingPosition<kGradStages> grad_at;
   QueryStep<kQueries> step(walk);
+  Turns turns(0);
   Mbarrier* unreleased = nullptr;
   shared.k_full.Wait(0);
-  for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
-    const int stage = Uniform(at.stage);
+  for (int n = 0; n < steps; ++n, q_at.Next(), grad_at.Next(), step.Next(walk)) {
+    const int q_stage = Uniform(q_at.stage);
+    const int grad_stage = Uniform(grad_at.stage);
     float s[kQueries / 2];
     uint32_t p[kQueries / 4];
-    const QueryValues<kQueries>& values = shared.values[stage];
-    const char* grad_out = shared.grad_out[stage];
-    shared.q_full[stage].Wait(at.parity);
+    shared.q_full[q_stage].Wait(q_at.parity);
     WgmmaFence();
-    MultiplyRows<kQueries, kWideWidth, T>(s, shared.k, kWideKeys, shared.q[stage], kQueries, false);
+    MultiplyRows<kQueries, kWideWidth, T>(s, shared.k, kWideKeys, shared.q[q_stage], kQueries,
+                                          false);
     WgmmaCommit();
+    turns.Pass();
     WgmmaWait<1>();  // the step before is done
     if (unreleased != nullptr) Release(unreleased);
     WgmmaWait<0>();
     HoldRegisters(s);
-    const bool inside = range.IsInside(step.query, kQueries);
-    TransposedProbabilities<T, kSoftCap, 0, kPart>(s, p, values, key, inside, call);
+    TransposedProbabilities<T, kSoftCap>(s, p, shared.values[q_stage], key,
+                                         range.IsInside(step.query, kQueries), call);
     if (n > 0) NamedSync(kWeightsRead, 256);
-    StoreWeights<T, kSoftCap, 0, kPart>(shared, p, s);
+    StoreWeights<T, kSoftCap>(shared, p, s);
     NamedArrive(kWeightsWritten, 256);
-    shared.grad_out_full[stage].Wait(at.parity);
+    Release(&shared.q_empty[q_stage]);
+    shared.grad_out_full[grad_stage].Wait(grad_at.parity);
+    turns.Take();
     WgmmaFence();
-    MultiplyColumns<kWideWidth, kQueries, T, 0, kPart>(grad_v, p, grad_out, kQueries, true);
+    MultiplyColumns<kWideWidth, kQueries, T>(grad_v, p, shared.grad_out[grad_stage], kQueries,
+                                             true);
     WgmmaCommit();
-    TransposedProbabilities<T, kSoftCap, kPart, kQueries>(s, p, values, key, inside, call);
-    StoreWeights<T, kSoftCap, kPart, kQueries>(shared, p, s);
-    NamedArrive(kWeightsWritten + 1, 256);
-    Release(&shared.q_empty[stage]);
-    WgmmaFence();
-    MultiplyColumns<kWideWidth, kQueries, T, kPart, kQueries>(grad_v, p, grad_out, kQueries, true);
-    WgmmaCommit();
-    unreleased = &shared.grad_out_empty[stage];
+    unreleased = &shared.grad_out_empty[grad_stage];
   }
+  turns.End();
   WgmmaWait<0>();
   HoldRegisters(grad_v);
 }
 
-// Columns of dSᵀ, rounded, of dPᵀ and the other warpgroup's weights.
-template <class T, int kBegin, int kEnd, int kQueries, int kStages>
+// dSᵀ, rounded, of dPᵀ and the other warpgroup's weights.
+template <class T, int kQueries, int kStages, int kGradStages>
 __device__ inline void WeightedGradients(uint32_t (&grad_s)[kQueries / 4],
                                          const float (&grad_p)[kQueries / 2],
                                          const QueryValues<kQueries>& values,
-                                         const WideShared<kQueries, kStages>& shared) {
+                                         const WideShared<kQueries, kStages, kGradStages>& shared) {
 #pragma unroll
-  for (int i = kBegin / 16; i < kEnd / 16; ++i) {
+  for (int i = 0; i < kQueries / 16; ++i) {
     const uint4 four = shared.weights[i][threadIdx.x % 128];
     const uint32_t pairs[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
@@ -138,58 +138,58 @@ __device__ inline void WeightedGradients(uint32_t (&grad_s)[kQueries / 4],
 }
 
 // dK of the block's keys, before the scale.
-template <class T, int kQueries, int kStages>
+template <class T, int kQueries, int kStages, int kGradStages>
 __device__ inline void MultiplyWideKeys(const QueryWalk<kQueries>& walk,
-                                        WideShared<kQueries, kStages>& shared,
+                                        WideShared<kQueries, kStages, kGradStages>& shared,
                                         float (&grad_k)[kWideWidth / 2]) {
-  constexpr int kPart = PartEnd(kQueries);
   const int steps = walk.Steps();
-  RingPosition<kStages> at;
+  RingPosition<kStages> q_at;
+  RingPosition<kGradStages> grad_at;
+  Turns turns(1);
   Mbarrier* unreleased = nullptr;
   shared.v_full.Wait(0);
-  for (int n = 0; n < steps; ++n, at.Next()) {
-    const int stage = Uniform(at.stage);
+  for (int n = 0; n < steps; ++n, q_at.Next(), grad_at.Next()) {
+    const int q_stage = Uniform(q_at.stage);
+    const int grad_stage = Uniform(grad_at.stage);
     float grad_p[kQueries / 2];
     uint32_t grad_s[kQueries / 4];
-    const char* q = shared.q[stage];
-    shared.grad_out_full[stage].Wait(at.parity);
+    shared.grad_out_full[grad_stage].Wait(grad_at.parity);
     WgmmaFence();
-    MultiplyRows<kQueries, kWideWidth, T>(grad_p, shared.v, kWideKeys, shared.grad_out[stage],
+    MultiplyRows<kQueries, kWideWidth, T>(grad_p, shared.v, kWideKeys, shared.grad_out[grad_stage],
                                           kQueries, false);
     WgmmaCommit();
+    turns.Pass();
     WgmmaWait<1>();  // the step before is done
     if (unreleased != nullptr) Release(unreleased);
     WgmmaWait<0>();
     HoldRegisters(grad_p);
-    Release(&shared.grad_out_empty[stage]);
-    shared.q_full[stage].Wait(at.parity);
+    Release(&shared.grad_out_empty[grad_stage]);
+    shared.q_full[q_stage].Wait(q_at.parity);
     NamedSync(kWeightsWritten, 256);
-    WeightedGradients<T, 0, kPart>(grad_s, grad_p, shared.values[stage], shared);
-    WgmmaFence();
-    MultiplyColumns<kWideWidth, kQueries, T, 0, kPart>(grad_k, grad_s, q, kQueries, true);
-    WgmmaCommit();
-    NamedSync(kWeightsWritten + 1, 256);
-    WeightedGradients<T, kPart, kQueries>(grad_s, grad_p, shared.values[stage], shared);
+    WeightedGradients<T>(grad_s, grad_p, shared.values[q_stage], shared);
     if (n + 1 < steps) NamedArrive(kWeightsRead, 256);
+    turns.TakeAfter(grad_s);
     WgmmaFence();
-    MultiplyColumns<kWideWidth, kQueries, T, kPart, kQueries>(grad_k, grad_s, q, kQueries, true);
+    MultiplyColumns<kWideWidth, kQueries, T>(grad_k, grad_s, shared.q[q_stage], kQueries, true);
     WgmmaCommit();
-    unreleased = &shared.q_empty[stage];
+    unreleased = &shared.q_empty[q_stage];
   }
   WgmmaWait<0>();
   HoldRegisters(grad_k);
 }
 
 // By one thread; the keys and values are on their way when it returns.
-template <int kQueries, int kStages>
+template <int kQueries, int kStages, int kGradStages>
 __device__ inline void StartWideKeys(const BackwardCall& call, int first_key, int key_head,
-                                     WideShared<kQueries, kStages>& shared) {
+                                     WideShared<kQueries, kStages, kGradStages>& shared) {
   shared.k_full.Init(1);
   shared.v_full.Init(1);
   for (int i = 0; i < kStages; ++i) {
     shared.q_full[i].Init(1 + kQueries);
-    shared.grad_out_full[i].Init(1);
     shared.q_empty[i].Init(8);
+  }
+  for (int i = 0; i < kGradStages; ++i) {
+    shared.grad_out_full[i].Init(1);
     shared.grad_out_empty[i].Init(8);
   }
   FenceBarrierInit();
@@ -199,11 +199,11 @@ __device__ inline void StartWideKeys(const BackwardCall& call, int first_key, in
   LoadTile<kWideWidth, kWideKeys>(shared.v, &call.v, &shared.v_full, first_key, key_head);
 }
 
-template <class T, bool kSoftCap, int kQueries, int kStages>
+template <class T, bool kSoftCap, int kQueries, int kStages, int kGradStages>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     WideKeysKernel(const __grid_constant__ BackwardCall call) {
   extern __shared__ __align__(1024) char memory[];
-  auto& shared = *reinterpret_cast<WideShared<kQueries, kStages>*>(memory);
+  auto& shared = *reinterpret_cast<WideShared<kQueries, kStages, kGradStages>*>(memory);
   const int key_head = blockIdx.x % call.key_heads;
   const int first_key = blockIdx.x / call.key_heads * kWideKeys;
   const int warp = Uniform(threadIdx.x / 32);
@@ -236,13 +236,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
 }
 
-template <class T, bool kSoftCap, int kQueries, int kStages>
+template <class T, bool kSoftCap, int kQueries, int kStages, int kGradStages>
 int LaunchWideKeys(const AttentionBackward& arguments, cudaStream_t stream) {
   BackwardCall call = DescribeBackward(arguments);
   if (!MapTiles(&call, arguments, kQueries, kWideKeys)) return kUnsupported;
   const int64_t tiles = (call.keys + kWideKeys - 1) / kWideKeys;
-  return LaunchBackward(WideKeysKernel<T, kSoftCap, kQueries, kStages>, tiles * call.key_heads,
-                        sizeof(WideShared<kQueries, kStages>), call, stream);
+  return LaunchBackward(WideKeysKernel<T, kSoftCap, kQueries, kStages, kGradStages>,
+                        tiles * call.key_heads, sizeof(WideShared<kQueries, kStages, kGradStages>),
+                        call, stream);
 }
 
 }  // namespace osler::cuda::sm90

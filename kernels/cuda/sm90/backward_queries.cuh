@@ -92,58 +92,79 @@ __device__ inline void Probabilities(float (&s)[kKeys / 2], const ThreadRows& ro
   }
 }
 
-// Columns of dS = P' (dP − delta), rounded.
-template <class T, int kKeys, int kBegin, int kEnd>
+// dS = P' (dP − delta), rounded.
+template <class T, int kKeys>
 __device__ inline void Gradients(uint32_t (&grad_s)[kKeys / 4], const float (&p)[kKeys / 2],
                                  const float (&grad_p)[kKeys / 2], const ThreadRows& rows) {
 #pragma unroll
-  for (int i = kBegin / 4; i < kEnd / 4; ++i) {
+  for (int i = 0; i < kKeys / 4; ++i) {
     const float delta = rows.delta[i % 2];
     grad_s[i] = PackPair(p[2 * i] * (grad_p[2 * i] - delta),
                          p[2 * i + 1] * (grad_p[2 * i + 1] - delta), T{});
   }
 }
 
+// Where a warpgroup stands in the rings of keys and values.
+template <int kWidth, int kKeys, int kKeyStages, int kValueStages>
+struct KeyPosition {
+  RingPosition<kKeyStages> k;
+  RingPosition<kValueStages> v;
+  Mbarrier* unreleased = nullptr;  // the keys of a step that may not be done
+
+  __device__ void Next() {
+    k.Next();
+    v.Next();
+  }
+  __device__ void ReleaseKeys() {
+    if (unreleased != nullptr) Release(unreleased);
+    unreleased = nullptr;
+  }
+  // Where none of the warpgroup's rows sees a tile.
+  __device__ void Skip(QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared) {
+    WgmmaWait<0>();
+    ReleaseKeys();
+    shared.k_full[k.stage].Wait(k.parity);
+    Release(&shared.k_empty[k.stage]);
+    shared.v_full[v.stage].Wait(v.parity);
+    Release(&shared.v_empty[v.stage]);
+  }
+};
+
 // dQ of a warpgroup's queries, before the scale.
 template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages>
 __device__ inline void MultiplyQueries(
     const BackwardCall& call, KeyRange walk, KeyRange range, const ThreadRows& rows, int group,
     QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared, float (&grad_q)[kWidth / 2]) {
-  constexpr int kPart = PartEnd(kKeys);
   const char* q = shared.q + group * 64 * 128;
   const char* grad_out = shared.grad_out + group * 64 * 128;
-  RingPosition<kKeyStages> k_at;
-  RingPosition<kValueStages> v_at;
-  Mbarrier* unreleased = nullptr;
-  for (int key = walk.begin; key < walk.end; key += kKeys, k_at.Next(), v_at.Next()) {
-    const int k_stage = Uniform(k_at.stage);
-    const int v_stage = Uniform(v_at.stage);
+  KeyPosition<kWidth, kKeys, kKeyStages, kValueStages> at;
+  Turns turns(group);
+  for (int key = walk.begin; key < walk.end; key += kKeys, at.Next()) {
     if (range.Skips(key, kKeys)) {
-      WgmmaWait<0>();
-      if (unreleased != nullptr) Release(unreleased);
-      unreleased = nullptr;
-      shared.k_full[k_stage].Wait(k_at.parity);
-      Release(&shared.k_empty[k_stage]);
-      shared.v_full[v_stage].Wait(v_at.parity);
-      Release(&shared.v_empty[v_stage]);
+      at.Skip(shared);
+      turns.Pass();
+      turns.Take();
+      turns.Pass();
       continue;
     }
-    const char* k = shared.k[k_stage];
+    const int k_stage = Uniform(at.k.stage);
+    const int v_stage = Uniform(at.v.stage);
     float s[kKeys / 2];
     float grad_p[kKeys / 2];
     uint32_t grad_s[kKeys / 4];
-    shared.k_full[k_stage].Wait(k_at.parity);
+    shared.k_full[k_stage].Wait(at.k.parity);
     WgmmaFence();
-    MultiplyRows<kKeys, kWidth, T>(s, q, kBlockQueries, k, kKeys, false);
+    MultiplyRows<kKeys, kWidth, T>(s, q, kBlockQueries, shared.k[k_stage], kKeys, false);
     WgmmaCommit();
-    shared.v_full[v_stage].Wait(v_at.parity);
+    shared.v_full[v_stage].Wait(at.v.parity);
     shared.grad_out_full.Wait(0);
     WgmmaFence();
     MultiplyRows<kKeys, kWidth, T>(grad_p, grad_out, kBlockQueries, shared.v[v_stage], kKeys,
                                    false);
     WgmmaCommit();
+    turns.Pass();
     WgmmaWait<2>();  // the step before is done
-    if (unreleased != nullptr) Release(unreleased);
+    at.ReleaseKeys();
     WgmmaWait<1>();
     HoldRegisters(s);
     const int column = key + threadIdx.x % 4 * 2;
@@ -155,16 +176,14 @@ __device__ inline void MultiplyQueries(
     WgmmaWait<0>();
     HoldRegisters(grad_p);
     Release(&shared.v_empty[v_stage]);
-    Gradients<T, kKeys, 0, kPart>(grad_s, s, grad_p, rows);
+    Gradients<T, kKeys>(grad_s, s, grad_p, rows);
+    turns.TakeAfter(grad_s);
     WgmmaFence();
-    MultiplyColumns<kWidth, kKeys, T, 0, kPart>(grad_q, grad_s, k, kKeys, true);
+    MultiplyColumns<kWidth, kKeys, T>(grad_q, grad_s, shared.k[k_stage], kKeys, true);
     WgmmaCommit();
-    Gradients<T, kKeys, kPart, kKeys>(grad_s, s, grad_p, rows);
-    WgmmaFence();
-    MultiplyColumns<kWidth, kKeys, T, kPart, kKeys>(grad_q, grad_s, k, kKeys, true);
-    WgmmaCommit();
-    unreleased = &shared.k_empty[k_stage];
+    at.unreleased = &shared.k_empty[k_stage];
   }
+  turns.End();
   WgmmaWait<0>();
   HoldRegisters(grad_q);
 }

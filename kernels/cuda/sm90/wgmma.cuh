@@ -177,16 +177,15 @@ __device__ inline void MultiplyRows(float (&d)[N / 2], const char* a, int a_rows
 }
 
 // d[64, N] = or += a[64, kInner] b[kInner, N]: a from registers (kInner / 4 pairs a thread), b in
-// shared memory as panels of b_rows rows. With kBegin and kEnd, multiples of 16, only that part of
-// the inner dimension.
-template <int N, int kInner, class T, int kBegin = 0, int kEnd = kInner>
+// shared memory as panels of b_rows rows.
+template <int N, int kInner, class T>
 __device__ inline void MultiplyColumns(float (&d)[N / 2], const uint32_t (&a)[kInner / 4],
                                        const char* b, int b_rows, bool accumulate) {
   const uint64_t first_b = ColumnsOperand(b, b_rows * 128);
 #pragma unroll
-  for (int k = kBegin / 16; k < kEnd / 16; ++k) {
+  for (int k = 0; k < kInner / 16; ++k) {
     Wgmma<N, T>::template Registers<1>(d, a + 4 * k, first_b + ((k * 16 * 128) >> 4),
-                                       accumulate || k > kBegin / 16);
+                                       accumulate || k > 0);
   }
 }
 
