@@ -39,7 +39,7 @@ mkdir -p "$dir"
 rm -f "$dir"/{check,attention,step,result}.json "$dir"/{rows.txt,table.md}
 
 rows=$([ -n "$rows" ] && [ -f scripts/bench/gpu_rows.py ] && echo yes || true)
-parts=$((3 + ${rows:+1} + ${step:+2}))
+parts=$((3 + ${#rows} / 3 + 2 * (${#step} / 3)))  # each is "yes" or empty
 share() { echo $((budget * $1 / parts)); }
 
 failed=0
