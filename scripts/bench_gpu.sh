@@ -6,7 +6,7 @@
 #
 # 1. right or not: gpu_attention.py check --quick and gpu_rows.py check (a failure makes the exit code 1 in the end)
 # 2. attention: gpu_attention.py bench: ATen's FA2, cuDNN, dense mask, the ceilings of products and copies
-# 3. the row kernels: gpu_rows.py bench, where it is there
+# 3. the row kernels: gpu_rows.py bench, and the output projection with the loss: gpu_head.py, where they are there
 # 4. a training step of transformers + PEFT: gpu_step_peer.py
 # The budget is for 2 to 4: three parts, one and two. Tables go to stdout, everything to DIR/result.json and table.md.
 # Nothing is built: the library is build/release/libosler_cuda.so (target osler_cuda) or --library. docs/benchmarks.md
@@ -52,6 +52,7 @@ fi
   --budget-seconds "$(share 3)" --json "$dir/attention.json" || failed=1
 if [ -n "$rows" ]; then
   timeout "$(share 1)" "$python" scripts/bench/gpu_rows.py bench | tee "$dir/rows.txt" || failed=1
+  [ ! -f scripts/bench/gpu_head.py ] || timeout 60 "$python" scripts/bench/gpu_head.py | tee -a "$dir/rows.txt" || failed=1
 fi
 if [ -n "$step" ]; then
   "$python" scripts/bench/gpu_step_peer.py --budget-seconds "$(share 2)" --json "$dir/step.json" || failed=1
