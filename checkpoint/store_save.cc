@@ -37,7 +37,8 @@ absl::Status CheckTensors(const CheckpointState& state) {
     const std::string file = entry.group + kTensorFileSuffix;
     if (!IsPlainFileName(file) || GroupOfFile(file) != entry.group || state.texts.contains(file))
       return Bug("bad file " + Printable(file));
-    if (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous() ||
+    if (!tensor.defined() || (entry.written && !tensor.device().is_cpu()) ||
+        !tensor.is_contiguous() ||
         DtypeName(tensor.scalar_type()).empty() ||
         (entry.part.has_value() && entry.part->count > tensor.numel())) {
       return Bug(Printable(entry.name) +

@@ -159,8 +159,9 @@ void CheckDevice(const config::TrainLoop& train, Rules& rules) {
   const config::Offload& offload = train.offload();
   const auto moves = [&](bool wanted, const char* key) {
     rules.Require(
-        !wanted || train.device() != config::CPU, key,
-        "has no effect while train.device is cpu, whose memory is the host's; delete this");
+        !wanted || train.device() == config::TrainLoop::CUDA, key,
+        "has no effect while train.device is cpu, whose memory is the host's, or auto, which may be "
+        "that; delete this, or set train.device to cuda");
   };
   moves(offload.optimizer(), "train.offload.optimizer");
   moves(offload.activations(), "train.offload.activations");

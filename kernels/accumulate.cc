@@ -2,12 +2,16 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_add.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+
+#include "kernels/cuda/rows_cuda.h"
 
 namespace osler {
 namespace {
@@ -20,7 +24,7 @@ constexpr int64_t kProductBytes = int64_t{1} << 20;
 void Accumulate(at::Tensor& sum, const at::Tensor& value) {
   TORCH_CHECK(sum.sizes() == value.sizes(), "a sum of shape ", sum.sizes(),
               " cannot take values of shape ", value.sizes());
-  if (sum.scalar_type() != at::kFloat || value.scalar_type() != at::kBFloat16 ||
+  if (!sum.is_cpu() || sum.scalar_type() != at::kFloat || value.scalar_type() != at::kBFloat16 ||
       !sum.is_contiguous() || !value.is_contiguous()) {
     sum.add_(value);
     return;
@@ -39,6 +43,10 @@ void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Ten
     sum_EF.addmm_(a_TE.t(), b_TF);
     return;
   }
+  if (!sum_EF.is_cpu()) {
+    at::addmm_out(sum_EF, sum_EF, a_TE.t(), b_TF, sum_EF.scalar_type());
+    return;
+  }
   const int64_t rows = sum_EF.size(0), width = b_TF.size(1);
   const int64_t row_bytes = std::max(static_cast<int64_t>(b_TF.element_size()) * width, int64_t{1});
   const int64_t step = std::max<int64_t>(kProductBytes / row_bytes, 1);
@@ -53,6 +61,14 @@ void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Ten
       Accumulate(slice_EF, part);
     }
   });
+}
+
+void AddRows(at::Tensor& sum_VD, const at::Tensor& ids_T, const at::Tensor& rows_TD) {
+  if (sum_VD.is_cpu()) {
+    sum_VD.index_add_(0, ids_T, rows_TD.to(sum_VD.scalar_type()));
+  } else {
+    AddRowsCuda(sum_VD, ids_T, rows_TD);
+  }
 }
 
 }  // namespace osler

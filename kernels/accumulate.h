@@ -14,4 +14,8 @@ void Accumulate(at::Tensor& sum, const at::Tensor& value);
 // differentiable.
 void AccumulateProduct(at::Tensor& sum_EF, const at::Tensor& a_TE, const at::Tensor& b_TF);
 
+// sum_VD[ids_T[t]] += rows_TD[t] for every t: an embedding's gradient. Same bits for the same
+// threads. Not differentiable.
+void AddRows(at::Tensor& sum_VD, const at::Tensor& ids_T, const at::Tensor& rows_TD);
+
 }  // namespace osler

@@ -2,7 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/gated_activation_cpu.h"
+#include "kernels/rows_dispatch.h"
 
 namespace osler {
 namespace {
@@ -15,14 +15,14 @@ struct GatedActivationFunction : torch::autograd::Function<GatedActivationFuncti
                             const at::Tensor& up_TF, GateKind kind) {
     context->save_for_backward({gate_TF, up_TF});
     context->saved_data["kind"] = static_cast<int64_t>(kind);
-    return GatedActivationForwardCpu(gate_TF, up_TF, kind);
+    return rows::GatedActivationForward(gate_TF, up_TF, kind);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto kind = static_cast<GateKind>(context->saved_data["kind"].toInt());
     const GatedGradients grad =
-        GatedActivationBackwardCpu(grads[0].contiguous(), saved[0], saved[1], kind);
+        rows::GatedActivationBackward(grads[0].contiguous(), saved[0], saved[1], kind);
     return {grad.gate_TF, grad.up_TF, {}};
   }
 };

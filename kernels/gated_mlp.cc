@@ -10,8 +10,8 @@
 
 #include "kernels/accumulate.h"
 #include "kernels/gated_activation.h"
-#include "kernels/gated_activation_cpu.h"
 #include "kernels/linear.h"
+#include "kernels/rows_dispatch.h"
 
 namespace osler {
 namespace {
@@ -44,9 +44,9 @@ at::Tensor BackwardChunk(const at::Tensor& grad_CD, const at::Tensor& x_CD, cons
   const at::Tensor gate_CF = at::linear(x_CD, weights.gate_FD);
   const at::Tensor up_CF = at::linear(x_CD, weights.up_FD);
   if (sums.down_DF.defined())
-    AccumulateProduct(sums.down_DF, grad_CD, GatedActivationForwardCpu(gate_CF, up_CF, kind));
+    AccumulateProduct(sums.down_DF, grad_CD, rows::GatedActivationForward(gate_CF, up_CF, kind));
   const GatedGradients grads =
-      GatedActivationBackwardCpu(at::mm(grad_CD, weights.down_DF), gate_CF, up_CF, kind);
+      rows::GatedActivationBackward(at::mm(grad_CD, weights.down_DF), gate_CF, up_CF, kind);
   if (sums.gate_FD.defined()) AccumulateProduct(sums.gate_FD, grads.gate_TF, x_CD);
   if (sums.up_FD.defined()) AccumulateProduct(sums.up_FD, grads.up_TF, x_CD);
   if (!input_wanted) return {};
@@ -65,7 +65,7 @@ struct TiledMlpFunction : torch::autograd::Function<TiledMlpFunction> {
       const at::Tensor x_CD = x_TD.narrow(0, from, count);
       out_TD.narrow(0, from, count)
           .copy_(at::linear(
-              GatedActivationForwardCpu(at::linear(x_CD, gate_FD), at::linear(x_CD, up_FD), kind),
+              rows::GatedActivationForward(at::linear(x_CD, gate_FD), at::linear(x_CD, up_FD), kind),
               down_DF));
     });
     return out_TD;

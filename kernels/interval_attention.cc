@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu_isa.h"
-#include "kernels/interval_attention_cpu.h"
+#include "kernels/interval_attention_dispatch.h"
 #include "kernels/interval_attention_tiles.h"
 
 namespace osler {
@@ -29,7 +28,7 @@ struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFu
                                std::optional<double> soft_cap) {
     const IntervalAttentionInput input{
         q_THD, k_SHD, v_SHD, {lo_T, hi_T}, {.scale = scale, .soft_cap = soft_cap}};
-    const AttentionOutput output = IntervalAttentionForwardCpu(input, BestCpuIsa());
+    const AttentionOutput output = IntervalAttentionForward(input);
     context->save_for_backward({q_THD, k_SHD, v_SHD, lo_T, hi_T, output.out_THD, output.lse_TH});
     context->saved_data["scale"] = scale;
     context->saved_data["soft_cap"] = soft_cap;
@@ -50,8 +49,7 @@ struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFu
     AttentionOutput grad{
         .out_THD = DenseRows(grads[0].defined() ? grads[0] : at::zeros_like(saved[5])),
         .lse_TH = grads[1].defined() ? grads[1].contiguous() : at::Tensor()};
-    const IntervalAttentionGradients result =
-        IntervalAttentionBackwardCpu(grad, input, output, BestCpuIsa());
+    const IntervalAttentionGradients result = IntervalAttentionBackward(grad, input, output);
     return {result.q_THD, result.k_SHD, result.v_SHD, {}, {}, {}, {}};
   }
 };
@@ -73,8 +71,9 @@ void CheckAttentionInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const
   TORCH_CHECK(dtype == k_SHD.scalar_type() && dtype == v_SHD.scalar_type() &&
                   (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16),
               "q, k and v must share one of fp32, fp64 and bf16");
-  TORCH_CHECK(q_THD.device().is_cpu() && k_SHD.device().is_cpu() && v_SHD.device().is_cpu(),
-              "this build computes attention on the CPU only");
+  TORCH_CHECK(q_THD.device() == k_SHD.device() && q_THD.device() == v_SHD.device(),
+              "q, k and v must be on one device; got ", q_THD.device(), ", ", k_SHD.device(), ", ",
+              v_SHD.device());
   TORCH_CHECK(!options.soft_cap || *options.soft_cap > 0, "a soft cap must be positive");
 }
 

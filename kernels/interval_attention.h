@@ -14,8 +14,9 @@
 
 namespace osler {
 
-// int32 tensors of shape [T] on the CPU; [lo, hi) indexes the keys given; both non-decreasing; lo =
-// hi: sees nothing.
+// int32 tensors of shape [T] on the device of the queries; [lo, hi) indexes the keys given; both
+// non-decreasing; lo = hi: sees nothing. The CPU's kernels look at every value (CheckIntervals);
+// whoever hands out copies on another device does so before.
 struct MaskIntervals {
   at::Tensor lo_T, hi_T;
 };

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/device.h"
+
 namespace osler {
 namespace {
 
@@ -103,6 +105,12 @@ void CheckIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys) {
     TORCH_CHECK(i == 0 || (in.lo[i - 1] <= in.lo[i] && in.hi[i - 1] <= in.hi[i]),
                 "mask ends decrease at row ", i);
   }
+}
+
+MaskIntervals MaskOn(at::Device device, const MaskIntervals& mask, int64_t keys) {
+  if (device.is_cpu()) return mask;
+  CheckIntervals(mask, mask.lo_T.size(0), keys);
+  return {ToDevice(mask.lo_T, device), ToDevice(mask.hi_T, device)};
 }
 
 std::vector<AttentionStep> PlanForward(const MaskIntervals& mask, const AttentionHeads& heads) {

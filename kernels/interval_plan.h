@@ -23,6 +23,10 @@ struct AttentionHeads {
 // 0 <= lo <= hi <= keys, both non-decreasing. Throws c10::Error.
 void CheckIntervals(const MaskIntervals& mask, int64_t rows, int64_t keys);
 
+// The mask where attention is computed; a device's kernels do not look for mistakes in it, so it is
+// checked before it goes there. Throws c10::Error.
+MaskIntervals MaskOn(at::Device device, const MaskIntervals& mask, int64_t keys);
+
 // A block and its place among the others. Blocks that share columns or keys run one after the other
 // in a fixed order, so that their sums do; all others may run at once.
 struct AttentionStep {

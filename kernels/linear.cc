@@ -4,10 +4,13 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <optional>
 
+#include "kernels/accumulate.h"
 #include "kernels/cpu_isa.h"
 #include "kernels/linear_rows.h"
 
@@ -31,6 +34,9 @@ LinearRowsKernel LinearRowsFor(WeightType type);
 
 namespace {
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
 constexpr int64_t kMaxRows = 16;
 constexpr int64_t kGrain = 1 << 16;  // products that pay for another thread
 
@@ -51,9 +57,28 @@ bool IsForFewRows(const at::Tensor& x_TD, const at::Tensor& weight_ED) {
          x_TD.scalar_type() == weight_ED.scalar_type() && weight_ED.is_contiguous();
 }
 
+struct SummingLinear : torch::autograd::Function<SummingLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD,
+                            const at::Tensor& weight_ED, const at::Tensor& bias_E) {
+    context->save_for_backward({x_TD, weight_ED});
+    return at::linear(x_TD, weight_ED, bias_E);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x_TD = saved[0], &weight_ED = saved[1], grad_TE = grads[0].contiguous();
+    AccumulateProduct(weight_ED.mutable_grad(), grad_TE, x_TD);
+    return {context->needs_input_grad(0) ? at::mm(grad_TE, weight_ED) : at::Tensor(),
+            {},
+            context->needs_input_grad(2) ? grad_TE.sum(0) : at::Tensor()};
+  }
+};
+
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E) {
+  if (!weight_ED.is_cpu() && weight_ED.requires_grad() && weight_ED.grad().defined())
+    return SummingLinear::apply(x_TD, weight_ED, bias_E);
   if (!IsForFewRows(x_TD, weight_ED)) return at::linear(x_TD, weight_ED, bias_E);
   const at::Tensor wide_TD = x_TD.to(at::kFloat).contiguous();
   const int64_t rows = x_TD.size(0), depth = x_TD.size(1), width = weight_ED.size(0);

@@ -12,6 +12,8 @@ namespace osler {
 // x is [T, D], weight_ED is [E, D], bias_E may be undefined; all of one dtype (fp32, fp64, bf16).
 // Returns [T, E]; bf16 is summed in fp32. Differentiable through autograd. Without gradients and
 // for at most 16 rows of fp32 or bf16, a row's bits do not depend on the other rows.
+// A weight on a device whose .grad() is defined has its gradient added there, in the type of that
+// sum and within the product, and autograd is given none.
 // Throws c10::Error on other shapes. Thread-safe.
 at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E);
 

@@ -6,6 +6,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/lt.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/nonzero.h>
@@ -17,14 +18,17 @@
 
 #include "kernels/accumulate.h"
 #include "kernels/cpu_rows.h"
-#include "kernels/linear_cross_entropy_cpu.h"
+#include "kernels/cuda/device.h"
+#include "kernels/rows_dispatch.h"
 
 namespace osler {
 namespace {
 
 // oneDNN compiles a bf16 product anew for every number of rows, and keeps it; chunks of such
 // products have a multiple of this many rows, the last ones without target.
-int64_t RowMultiple(const at::Tensor& x) { return x.scalar_type() == at::kBFloat16 ? 64 : 1; }
+int64_t RowMultiple(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 ? 64 : 1;
+}
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -61,6 +65,8 @@ class TargetChunks {
       TORCH_CHECK(largest < vocabulary, "target ", largest, " is outside the vocabulary of ",
                   vocabulary);
     }
+    index_N_ = ToDevice(index_N_, hidden_TD.device());
+    targets_N_ = ToDevice(targets_N_, hidden_TD.device());
     size_ = ChunkRows(count(), weight_VD, options);
     logits_CV_ = at::empty({size_, vocabulary}, hidden_TD.options());
   }
@@ -136,7 +142,7 @@ at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_
   chunks.ForEach([&](TargetChunks::Chunk chunk) {
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
     const SoftmaxTerms terms =
-        CrossEntropyTermsCpu(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
+        rows::CrossEntropyTerms(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
     const at::Tensor log_probs_C = at::sub(terms.target_T, terms.max_T).sub_(terms.sum_T.log());
     log_probs_T.index_copy_(0, chunk.index_C, log_probs_C.narrow(0, 0, chunk.index_C.size(0)));
   });
@@ -154,9 +160,9 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
   chunks.ForEach([&](TargetChunks::Chunk chunk) {
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
     const SoftmaxTerms terms =
-        CrossEntropyCpu(chunk.logits_CV, chunk.targets_C,
-                        {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
-    result.loss_sum += SumLoss(terms, chunk.targets_C);
+        rows::CrossEntropy(chunk.logits_CV, chunk.targets_C,
+                           {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
+    AddLoss(terms, chunk.targets_C, result);
     const at::Tensor grad_CD = at::mm(chunk.logits_CV, weight_VD);
     result.grad_hidden_TD.index_copy_(0, chunk.index_C,
                                       grad_CD.narrow(0, 0, chunk.index_C.size(0)));
@@ -186,12 +192,27 @@ double SumLoss(const SoftmaxTerms& whole, const at::Tensor& targets_T) {
                                                   : SumLossOf<float>(whole, targets_T);
 }
 
+void AddLoss(const SoftmaxTerms& whole, const at::Tensor& targets_T,
+             LinearCrossEntropyResult& result) {
+  if (targets_T.is_cpu()) {
+    result.loss_sum += SumLoss(whole, targets_T);
+    return;
+  }
+  const at::Tensor losses = whole.sum_T.to(at::kDouble)
+                                .log_()
+                                .sub_(at::sub(whole.target_T.to(at::kDouble), whole.max_T))
+                                .masked_fill_(at::lt(targets_T, 0), 0)
+                                .sum();
+  result.loss_on_device =
+      result.loss_on_device.defined() ? result.loss_on_device.add_(losses) : losses;
+}
+
 SliceLogits SliceForward(const at::Tensor& hidden_TD, const VocabularySlice& slice,
                          const at::Tensor& targets_T, const LinearCrossEntropyOptions& options) {
   const at::NoGradGuard no_grad;
   CheckHead(hidden_TD, slice.weight_VD, targets_T, options);
   SliceLogits mine{.logits_TV = at::mm(hidden_TD, slice.weight_VD.t()), .terms = {}};
-  mine.terms = CrossEntropyTermsCpu(mine.logits_TV, targets_T.contiguous(),
+  mine.terms = rows::CrossEntropyTerms(mine.logits_TV, targets_T.contiguous(),
                                     {.begin = slice.begin, .soft_cap = options.soft_cap});
   return mine;
 }
@@ -200,7 +221,7 @@ at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::
                          const VocabularySlice& slice, const at::Tensor& targets_T,
                          at::Tensor grad_weight_VD, const LinearCrossEntropyOptions& options) {
   const at::NoGradGuard no_grad;
-  CrossEntropyGradientCpu(mine.logits_TV, targets_T.contiguous(), whole,
+  rows::CrossEntropyGradient(mine.logits_TV, targets_T.contiguous(), whole,
                           {.begin = slice.begin,
                            .soft_cap = options.soft_cap,
                            .gradient_scale = options.gradient_scale});

@@ -5,6 +5,9 @@
 // nothing is kept for a backward pass. Logits are rounded to the weight's dtype, as the reference
 // implementation's are; softmax and sums are fp32 (fp64 for fp64).
 //
+// Targets are CPU tensors, wherever hidden and weight are: which rows count is known without waiting
+// for a device.
+//
 // The second half of the file is the same for one slice of the vocabulary, for a head that is split
 // over devices; it communicates nothing.
 #pragma once
@@ -38,6 +41,8 @@ at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_
 
 struct LinearCrossEntropyResult {
   double loss_sum = 0;        // Σ −log p(target) over rows with target ≥ 0
+  at::Tensor loss_on_device = {};  // fp64 []: in place of loss_sum where hidden is not on the CPU,
+                                   // since reading it waits for the device
   int64_t count = 0;          // such rows
   at::Tensor grad_hidden_TD;  // gradient_scale · ∂loss_sum/∂hidden, hidden's dtype; rows without
                               // target are zero
@@ -70,14 +75,17 @@ struct SoftmaxTerms {
 // In the order given; the terms of slices that make up the vocabulary give those of the whole.
 SoftmaxTerms MergeSoftmaxTerms(const std::vector<SoftmaxTerms>& slices);
 
-// Σ −log p(target) over rows with target ≥ 0, from the whole vocabulary's terms.
+// Σ −log p(target) over rows with target ≥ 0, from the whole vocabulary's terms; all on the CPU.
 double SumLoss(const SoftmaxTerms& whole, const at::Tensor& targets_T);
+// Adds it to the result's loss, on whichever device they are.
+void AddLoss(const SoftmaxTerms& whole, const at::Tensor& targets_T,
+             LinearCrossEntropyResult& result);
 
 struct SliceLogits {
   at::Tensor logits_TV;  // T · V values: the caller chunks the rows
   SoftmaxTerms terms;
 };
-// targets_T are ids of the whole vocabulary.
+// targets_T are ids of the whole vocabulary, on the device of hidden.
 SliceLogits SliceForward(const at::Tensor& hidden_TD, const VocabularySlice& slice,
                          const at::Tensor& targets_T, const LinearCrossEntropyOptions& options);
 

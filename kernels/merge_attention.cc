@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/rows_cuda.h"
+
 namespace osler {
 namespace {
 
@@ -46,7 +48,9 @@ void MergeAttention(const AttentionOutput& part, const AttentionOutput& into) {
                   into.out_THD.is_contiguous() && part.lse_TH.is_contiguous() &&
                   into.lse_TH.is_contiguous(),
               "parts of attention are contiguous and of one shape");
-  if (dtype == at::kDouble) {
+  if (!into.out_THD.is_cpu()) {
+    MergeAttentionCuda(part, into);
+  } else if (dtype == at::kDouble) {
     MergeRows<double>(part, into);
   } else {
     MergeRows<float>(part, into);

@@ -38,7 +38,7 @@ struct RopeOptions {
 };
 
 // fp32 tables of shape [T, D] (both halves filled), computed in fp32 like the reference
-// implementation.
+// implementation, on the positions' device.
 struct RopeTables {
   at::Tensor cos_TD, sin_TD;
 };

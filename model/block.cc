@@ -2,6 +2,8 @@
 
 #include <ATen/ops/tensor.h>
 
+#include "kernels/cuda/device.h"
+
 namespace osler {
 
 SequenceInputs Model::PrepareInputs(const std::vector<int32_t>& tokens,
@@ -14,14 +16,15 @@ SequenceInputs Model::PrepareInputs(const std::vector<int32_t>& tokens,
 }
 
 SequenceInputs Model::PrepareRows(const std::vector<int32_t>& tokens,
-                                  const std::vector<int64_t>& positions) const {
+                                  const std::vector<int64_t>& positions,
+                                  at::Device device) const {
   for (size_t t = 0; t < tokens.size(); ++t) {
     TORCH_CHECK(tokens[t] >= 0 && tokens[t] < vocab_size, "token id ", tokens[t], " at position ",
                 t, " is outside the model's vocabulary of ", vocab_size);
   }
   SequenceInputs inputs;
-  inputs.tokens_T = at::tensor(tokens, at::kLong);
-  inputs.positions_T = at::tensor(positions, at::kLong);
+  inputs.tokens_T = ToDevice(at::tensor(tokens, at::kLong), device);
+  inputs.positions_T = ToDevice(at::tensor(positions, at::kLong), device);
   for (const LayerKind& kind : layer_kinds)
     inputs.ropes.push_back(MakeRopeTables(inputs.positions_T, head_dim, kind.rope));
   return inputs;

@@ -81,9 +81,10 @@ struct Model {
   // them, and DocumentMasks. Throws c10::Error for an id outside the vocabulary.
   SequenceInputs PrepareInputs(const std::vector<int32_t>& tokens,
                                const std::vector<int32_t>& doc_starts) const;
-  // Tokens, positions in their documents and tables; no masks.
+  // Tokens, positions in their documents and tables, on `device`; no masks.
   SequenceInputs PrepareRows(const std::vector<int32_t>& tokens,
-                             const std::vector<int64_t>& positions) const;
+                             const std::vector<int64_t>& positions,
+                             at::Device device = at::kCPU) const;
   // Causal inside each document, one a layer kind.
   std::vector<MaskIntervals> DocumentMasks(const std::vector<int32_t>& doc_starts,
                                            int64_t length) const;

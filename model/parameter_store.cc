@@ -2,7 +2,6 @@
 
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/index_add.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -35,7 +34,8 @@ StoreLayout LayoutOf(const Mesh& mesh, const PlacementRules& placements, ZeroLev
           .shard_rank = shard.rank(),
           .shard_size = shard.size(),
           .zero = zero,
-          .stage = std::nullopt};
+          .stage = std::nullopt,
+          .device = at::kCPU};
 }
 
 int64_t ParameterStore::Declare(std::string name, std::vector<int64_t> shape) {
@@ -110,7 +110,7 @@ void ParameterStore::Allocate(int64_t index, at::ScalarType dtype) {
   ParameterSlot& slot = this->slot(index);
   if (!slot.present) return;
   const int64_t count = LocalCount(index), piece = PieceCount(index);
-  const at::Tensor flat = at::empty({piece * layout_.shard_size}, dtype);
+  const at::Tensor flat = at::empty({piece * layout_.shard_size}, at::TensorOptions(layout_.device).dtype(dtype));
   slot.local = flat.narrow(0, 0, count).view(LocalShape(index));
   if (cuts_parameters()) {
     flat.storage().unsafeGetStorageImpl()->set_data_ptr({nullptr, flat.device()});
@@ -181,7 +181,7 @@ void AddGradientTo(at::Tensor& sum, const at::Tensor& gradient) {
   }
   // An embedding's gradient: a row for every token. Adding rows costs tokens × width; a dense one
   // would cost the whole vocabulary in time and memory.
-  sum.index_add_(0, gradient._indices()[0], gradient._values().to(sum.scalar_type()));
+  AddRows(sum, gradient._indices()[0], gradient._values());
 }
 
 }  // namespace osler

@@ -36,6 +36,7 @@ struct StoreLayout {
   int shard_rank = 0, shard_size = 1;
   ZeroLevel zero = ZeroLevel::kOptimizer;
   std::optional<std::vector<int64_t>> stage;  // the slots of this pipeline stage; absent: all
+  at::Device device = at::kCPU;               // of values and gradients
 };
 
 // This rank's layout on a mesh, with all slots in its stage.

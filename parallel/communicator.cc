@@ -151,8 +151,13 @@ Handle Communicator::Run(Collective collective) {
 }
 
 void Communicator::Check(const Collective& collective) const {
-  for (const at::Tensor& x : collective.tensors) CheckCollectiveTensor(x, device_type());
-  for (const at::Tensor& x : collective.receive) CheckCollectiveTensor(x, device_type());
+  for (const auto* list : {&collective.tensors, &collective.receive}) {
+    for (const at::Tensor& x : *list) {
+      // A group of one moves nothing, so any device will do.
+      const bool any = size() == 1 && x.defined();
+      CheckCollectiveTensor(x, any ? x.device().type() : device_type());
+    }
+  }
   const std::string_view name = NameOf(collective.kind);
   if (HasPeer(collective.kind)) {
     TORCH_CHECK(collective.peer >= 0 && collective.peer < size(), "a ", name, " with rank ",

@@ -63,10 +63,10 @@ bool Ring(const ContextAttention::Kind& kind, const ContextSplit& split, Context
 
 ContextAttention::ContextAttention(Communicator& comm, const ContextSplit& split,
                                    const std::vector<Kind>& kinds, int64_t rows,
-                                   ContextMethod method) {
+                                   ContextMethod method, at::Device device) {
   for (const Kind& kind : kinds) {
-    kinds_.push_back(Ring(kind, split, method) ? MakeKeyRing(comm, split, kind.mask, rows)
-                                               : MakeKeyFetch(comm, split, kind.mask, rows));
+    kinds_.push_back(Ring(kind, split, method) ? MakeKeyRing(comm, split, kind.mask, rows, device)
+                                               : MakeKeyFetch(comm, split, kind.mask, rows, device));
   }
 }
 

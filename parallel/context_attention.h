@@ -34,10 +34,10 @@ class ContextAttention {
     MaskIntervals mask;  // over the whole run, one row a token
     std::optional<int64_t> window;
   };
-  // `rows` of this rank: its tokens in ascending order, then rows that see nothing. `comm` is not
-  // owned.
+  // `rows` of this rank: its tokens in ascending order, then rows that see nothing. `device` is
+  // where attention is computed and whose tensors `comm`, which is not owned, carries.
   ContextAttention(Communicator& comm, const ContextSplit& split, const std::vector<Kind>& kinds,
-                   int64_t rows, ContextMethod method);
+                   int64_t rows, ContextMethod method, at::Device device = at::kCPU);
   ~ContextAttention();
 
   // As IntervalAttention over the whole run's keys: q_THD [rows, H, D], k and v [rows, K, D] of

@@ -4,7 +4,8 @@
 
 #include <vector>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/interval_attention_dispatch.h"
+#include "kernels/interval_plan.h"
 #include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
 
@@ -35,23 +36,25 @@ void ForPlaces(const at::Tensor& packed, const at::Tensor& to, const TokenRanges
 
 class KeyFetch final : public ContextKeys {
  public:
-  KeyFetch(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
+  KeyFetch(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows,
+           at::Device device)
       : comm_(comm), exchange_(PlanKeyExchange(mask, split, comm.rank())) {
     const TokenRanges& own = split.ranges[static_cast<size_t>(comm.rank())];
-    mask_ = RowsOverKeys(mask, own, rows, SeenKeys(mask, own));
+    const TokenRanges keys = SeenKeys(mask, own);
+    mask_ = MaskOn(device, RowsOverKeys(mask, own, rows, keys), TokenCount(keys));
   }
 
   AttentionOutput Forward(const LocalHeads& x, const AttentionOptions& options) const override {
     const at::Tensor keys = Fetch(x);
-    return IntervalAttentionForwardCpu(Input(x, keys, options), BestCpuIsa());
+    return IntervalAttentionForward(Input(x, keys, options));
   }
 
   IntervalAttentionGradients Backward(const at::Tensor& grad_out_THD, const LocalHeads& x,
                                       const AttentionOutput& output,
                                       const AttentionOptions& options) const override {
     const at::Tensor keys = Fetch(x);
-    const IntervalAttentionGradients sums = IntervalAttentionGradientSumsCpu(
-        {.out_THD = grad_out_THD, .lse_TH = {}}, Input(x, keys, options), output, BestCpuIsa());
+    const IntervalAttentionGradients sums = IntervalAttentionGradientSums(
+        {.out_THD = grad_out_THD, .lse_TH = {}}, Input(x, keys, options), output);
     const at::Tensor home = SendHome(sums.k_SHD, sums.v_SHD, x.k_TKD.size(0));
     const at::ScalarType dtype = x.q_THD.scalar_type();
     return {sums.q_THD.to(dtype), home[0].to(dtype), home[1].to(dtype)};
@@ -118,8 +121,9 @@ class KeyFetch final : public ContextKeys {
 }  // namespace
 
 std::unique_ptr<ContextKeys> MakeKeyFetch(Communicator& comm, const ContextSplit& split,
-                                          const MaskIntervals& mask, int64_t rows) {
-  return std::make_unique<KeyFetch>(comm, split, mask, rows);
+                                          const MaskIntervals& mask, int64_t rows,
+                                          at::Device device) {
+  return std::make_unique<KeyFetch>(comm, split, mask, rows, device);
 }
 
 }  // namespace osler

@@ -36,13 +36,15 @@ class ContextKeys {
 // them again, so that no rank keeps more than its own, and sends their gradients home, where they
 // add up in rank order.
 std::unique_ptr<ContextKeys> MakeKeyFetch(Communicator& comm, const ContextSplit& split,
-                                          const MaskIntervals& mask, int64_t rows);
+                                          const MaskIntervals& mask, int64_t rows,
+                                          at::Device device);
 
 // Keys and values travel from rank to rank, a rank's at a time, and the next arrive while attention
 // to the present ones is computed; parts are merged in fp32 (fp64 for fp64). Nobody holds more than
 // two ranks' keys. The backward pass is a ring too; gradients of keys travel behind them and end at
 // home. Liu et al., "Ring Attention with Blockwise Transformers" (arXiv 2310.01889).
 std::unique_ptr<ContextKeys> MakeKeyRing(Communicator& comm, const ContextSplit& split,
-                                         const MaskIntervals& mask, int64_t rows);
+                                         const MaskIntervals& mask, int64_t rows,
+                                         at::Device device);
 
 }  // namespace osler

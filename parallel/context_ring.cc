@@ -8,7 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/interval_attention_dispatch.h"
+#include "kernels/interval_plan.h"
 #include "kernels/merge_attention.h"
 #include "parallel/context_keys.h"
 #include "parallel/context_plan.h"
@@ -59,10 +60,14 @@ class Transfer {
 
 class KeyRing final : public ContextKeys {
  public:
-  KeyRing(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows)
+  KeyRing(Communicator& comm, const ContextSplit& split, const MaskIntervals& mask, int64_t rows,
+          at::Device device)
       : comm_(comm), rows_(rows) {
     const TokenRanges& own = split.ranges[static_cast<size_t>(comm.rank())];
-    for (const TokenRanges& keys : split.ranges) parts_.push_back(MakePart(mask, own, keys));
+    for (const TokenRanges& keys : split.ranges) {
+      parts_.push_back(MakePart(mask, own, keys));
+      parts_.back().mask = MaskOn(device, parts_.back().mask, parts_.back().keys);
+    }
   }
 
   AttentionOutput Forward(const LocalHeads& x, const AttentionOptions& options) const override {
@@ -72,7 +77,7 @@ class KeyRing final : public ContextKeys {
                                                    -std::numeric_limits<double>::infinity(), sums)};
     ForEachRanksKeys(x, [&](int, const Part& part, const at::Tensor& keys) {
       if (part.rows == 0) return;
-      MergeAttention(IntervalAttentionPartCpu(Input(x, part, keys, options), BestCpuIsa()),
+      MergeAttention(IntervalAttentionPart(Input(x, part, keys, options)),
                      OutputOf(total, part));
     });
     return {.out_THD = total.out_THD.to(x.q_THD.scalar_type()), .lse_TH = total.lse_TH};
@@ -88,9 +93,9 @@ class KeyRing final : public ContextKeys {
     ForEachRanksKeys(x, [&](int step, const Part& part, const at::Tensor& keys) {
       const at::Tensor mine = at::zeros(keys.sizes(), sums);
       if (part.rows > 0) {
-        const IntervalAttentionGradients gradients = IntervalAttentionGradientSumsCpu(
+        const IntervalAttentionGradients gradients = IntervalAttentionGradientSums(
             {.out_THD = part.Of(grad_out_THD), .lse_TH = {}}, Input(x, part, keys, options),
-            OutputOf(output, part), BestCpuIsa());
+            OutputOf(output, part));
         part.Of(grad_q).add_(gradients.q_THD);
         mine[0].copy_(gradients.k_SHD);
         mine[1].copy_(gradients.v_SHD);
@@ -163,8 +168,9 @@ class KeyRing final : public ContextKeys {
 }  // namespace
 
 std::unique_ptr<ContextKeys> MakeKeyRing(Communicator& comm, const ContextSplit& split,
-                                         const MaskIntervals& mask, int64_t rows) {
-  return std::make_unique<KeyRing>(comm, split, mask, rows);
+                                         const MaskIntervals& mask, int64_t rows,
+                                         at::Device device) {
+  return std::make_unique<KeyRing>(comm, split, mask, rows, device);
 }
 
 }  // namespace osler

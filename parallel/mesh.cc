@@ -46,7 +46,8 @@ absl::Status CheckShape(const MeshShape& shape, int world_size) {
 
 }  // namespace
 
-absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world) {
+absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world,
+                                  Communicator* devices) {
   OSLER_RETURN_IF_ERROR(CheckShape(shape, world.size()));
   Mesh mesh;
   mesh.shape_ = shape;
@@ -64,7 +65,8 @@ absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world) {
       }
       // Ranks that agree in every other coordinate form this axis' group.
       const int coordinate = world.rank() % block / stride;
-      mesh.axes_[a] = world.Split(world.rank() - coordinate * stride, coordinate, kNames[a]);
+      Communicator& all = devices == nullptr ? world : *devices;
+      mesh.axes_[a] = all.Split(world.rank() - coordinate * stride, coordinate, kNames[a]);
     }
     return absl::OkStatus();
   }));

@@ -24,7 +24,10 @@ class Mesh {
  public:
   // Config error when the product of the sizes is not the world's size: says both and how to launch
   // or what to set.
-  static absl::StatusOr<Mesh> Create(const MeshShape& shape, Communicator& world);
+  // `devices`, where given, are the same ranks and carry what the axes do: tensors of a device,
+  // while the world's are the CPU's. It must outlive the mesh too.
+  static absl::StatusOr<Mesh> Create(const MeshShape& shape, Communicator& world,
+                                     Communicator* devices = nullptr);
   Mesh(Mesh&&) = default;
   Communicator& comm(Axis axis) const { return *axes_[static_cast<size_t>(axis)]; }
   Communicator& world() const { return *world_; }

@@ -92,7 +92,7 @@ absl::StatusOr<PlanReport> MakeReport(Fs& fs, const config::Train& config, const
   PlanSpace space(model, report.batch);
   OSLER_RETURN_IF_ERROR(PredictConfigured(space, report));
   report.epoch = CountEpoch(fs, config, model);
-  OSLER_ASSIGN_OR_RETURN(report.flops, FlopsOf(model, report.epoch.keys));
+  OSLER_ASSIGN_OR_RETURN(report.flops, FlopsOf(model.model, model.store, report.epoch.keys));
   OSLER_ASSIGN_OR_RETURN(report.time,
                          EstimateStep(space, report.layout, report.flops, flags.hardware));
   report.checkpoint = PlanCheckpoints(model, report.batch, report.layout.ranks(), flags.checkpoint);

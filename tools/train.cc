@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "kernels/cuda/device.h"
 #include "parallel/launch.h"
 #include "parallel/mesh.h"
 #include "parallel/nccl/nccl_communicator.h"
@@ -66,31 +67,30 @@ void MakePathsAbsolute(config::Train& config) {
   }
 }
 
-// Without a GPU, what CUDA or NCCL say is the answer; with one, that blocks and kernels of this
-// version compute on the CPU. Collective.
-absl::Status CheckDevice(const config::TrainLoop& train, const LaunchInfo& launch,
-                         Communicator& world) {
-  if (train.device() != config::CUDA) return absl::OkStatus();
-  const absl::Status gpu = ConnectNccl(world, launch.local_rank).status();
-  if (!gpu.ok()) return Annotate(gpu, "train.device cuda");
-  return DeviceError(
-      "train.device cuda: the GPU and NCCL are here, but this version computes on the CPU only; "
-      "set it to cpu");
+// From here on the configuration says which: it is stored with the run, and must be that of all
+// ranks.
+void ChooseDevice(config::TrainLoop& train) {
+  if (train.device() != config::TrainLoop::AUTO) return;
+  train.set_device(CudaDeviceCount() > 0 ? config::TrainLoop::CUDA : config::TrainLoop::CPU);
+}
+
+// Collective.
+absl::StatusOr<CudaDevice> OpenDevice(const config::TrainLoop& train, const LaunchInfo& launch,
+                                      Communicator& world) {
+  CudaDevice device;
+  if (train.device() != config::TrainLoop::CUDA) return device;
+  const absl::Status opened = [&]() -> absl::Status {
+    OSLER_ASSIGN_OR_RETURN(device, OpenCudaDevice(launch.local_rank));
+    return absl::OkStatus();
+  }();
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(world, Annotate(opened, "train.device cuda")));
+  if (world.rank() == 0) LogInfo("training on {}", device.name);
+  return device;
 }
 
 void WarnOfNoEffect(const config::TrainLoop& train, const Communicator& world) {
   if (world.size() == 1 && train.gradient_reduction() == config::BF16)
     LogWarning("train.gradient_reduction has no effect: one rank reduces nothing");
-}
-
-absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const LaunchInfo& launch,
-                         Communicator& world) {
-  OSLER_RETURN_IF_ERROR(CheckDevice(config.train(), launch, world));
-  WarnOfNoEffect(config.train(), world);
-  OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
-  OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world));
-  OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh));
-  return trainer->Run();
 }
 
 ControlTimes TimesOf(const config::Communication& communication) {
@@ -106,6 +106,21 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
   options.timeout =
       std::chrono::milliseconds(static_cast<int64_t>(communication.timeout_seconds() * 1e3));
   return options;
+}
+
+absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const LaunchInfo& launch,
+                         Communicator& world) {
+  OSLER_ASSIGN_OR_RETURN(const CudaDevice device, OpenDevice(config.train(), launch, world));
+  WarnOfNoEffect(config.train(), world);
+  OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
+  std::unique_ptr<Communicator> nccl;  // between devices; the CPU's tensors go over `world`
+  if (world.size() > 1 && !device.device.is_cpu()) {
+    OSLER_ASSIGN_OR_RETURN(
+        nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication())));
+  }
+  OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world, nccl.get()));
+  OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh, device));
+  return trainer->Run();
 }
 
 // What all ranks do together, from the first moment at which each knows of the others.
@@ -127,6 +142,7 @@ absl::Status Train(Fs& fs, const TrainFlags& flags) {
   if (!config.ok() && launch.world_size == 1) return config.status();
   if (config.ok()) {
     MakePathsAbsolute(*config);
+    ChooseDevice(*config->mutable_train());
     SetFreedMemory(FreedMemoryOf(*config));
   }
   ChooseThreads(launch);

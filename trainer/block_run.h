@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "model/block.h"
 #include "model/parameter_store.h"
 
@@ -29,10 +30,15 @@ BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Ten
 
 struct BlockGradients {
   at::Tensor input;  // undefined where the graph was not to give it
-  std::vector<std::pair<int64_t, at::Tensor>> slots;  // of trainable ones
+  std::vector<std::pair<int64_t, at::Tensor>> slots;  // of trainable ones, less those already added
 };
 
-// Uses the graph up. PRE: `run` was made with one.
-BlockGradients BackwardBlock(const Block& block, BlockRun run, const at::Tensor& grad_out);
+// Where the gradient of a slot is summed.
+using SumOfSlot = absl::FunctionRef<at::Tensor(int64_t slot)>;
+
+// Uses the graph up. On a device, kernels add the gradients of matrices to `sum_of` themselves
+// (kernels/linear.h). PRE: `run` was made with a graph.
+BlockGradients BackwardBlock(const Block& block, BlockRun run, const at::Tensor& grad_out,
+                             SumOfSlot sum_of);
 
 }  // namespace osler

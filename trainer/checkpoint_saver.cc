@@ -72,12 +72,13 @@ absl::Status CheckpointSaver::Settle() {
   return std::exchange(outcome_, absl::OkStatus());
 }
 
-// A step's optimizer may change what is being written, so a copy is.
+// A step's optimizer may change what is being written, so a copy is; and files are written from CPU
+// memory.
 void CheckpointSaver::Stage(CheckpointState& state) {
   for (StateEntry& entry : state.tensors) {
-    if (!entry.written) continue;
+    if (!entry.written || (mode_ == SaveMode::kBlocking && entry.tensor.is_cpu())) continue;
     at::Tensor& copy = staged_[absl::StrCat(entry.group, "/", entry.name)];
-    if (!copy.defined()) copy = at::empty_like(entry.tensor);
+    if (!copy.defined()) copy = at::empty_like(entry.tensor, at::kCPU);
     copy.copy_(entry.tensor);
     entry.tensor = copy;
   }
@@ -97,15 +98,15 @@ absl::Status CheckpointSaver::Save(int64_t step, CheckpointState state,
                                    std::optional<int64_t> best) {
   Task task{step, {}, std::move(state), best};
   OSLER_RETURN_IF_ERROR(Prepare(task));
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(world_, CatchTorch([&] {
+                                        Stage(task.state);
+                                        return absl::OkStatus();
+                                      })));
   if (mode_ == SaveMode::kBlocking) {
     outcome_ = Write(task);
     ended_.store(true, std::memory_order_release);
     return absl::OkStatus();
   }
-  OSLER_RETURN_IF_ERROR(AgreeOnStatus(world_, CatchTorch([&] {
-                                        Stage(task.state);
-                                        return absl::OkStatus();
-                                      })));
   thread_ = std::thread([this, own = std::move(task)] {
     setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);  // of this thread, on Linux
     outcome_ = Write(own);

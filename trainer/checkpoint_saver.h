@@ -24,7 +24,7 @@
 
 namespace osler {
 
-// kBlocking writes from where the tensors lie, without a copy, before Save returns.
+// kBlocking writes before Save returns, CPU tensors from where they lie, without a copy.
 enum class SaveMode { kBackground, kBlocking };
 
 class CheckpointSaver {

@@ -1,8 +1,10 @@
 #include "trainer/gradient_reduce.h"
 
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <utility>
 
 #include "kernels/accumulate.h"
+#include "kernels/cuda/adamw_cuda.h"
 
 namespace osler {
 namespace {
@@ -29,6 +32,13 @@ double SumOfSquares(const at::Tensor& x) {
     squares += norm * norm;
   }
   return squares;
+}
+
+// The same of many tensors of one device, fp64 [1] on it: nobody waits for it.
+at::Tensor SumOfSquaresOnDevice(const std::vector<at::Tensor>& pieces, at::Device device) {
+  if (pieces.empty()) return at::zeros({1}, at::TensorOptions(device).dtype(at::kDouble));
+  if (at::Tensor sum = SquaresSumCuda(pieces); sum.defined()) return sum;
+  return at::stack(at::_foreach_norm(pieces, 2, at::kDouble)).square_().sum(0, /*keepdim=*/true);
 }
 
 }  // namespace
@@ -265,15 +275,23 @@ void GradientReducer::Finish() {
 
 double GradientReducer::GlobalNorm() const {
   double squares = 0;
+  std::vector<at::Tensor> pieces;  // on a device, whose sum is made at once
+  const at::Device device = store_.layout().device;
   const int tensor_rank = mesh_.comm(Axis::kTensor).rank();
   for (size_t i = 0; i < store_.slots().size(); ++i) {
     const auto slot = static_cast<int64_t>(i);
     const bool other_copy = options_.tied_group != nullptr && slot == options_.tied_slot &&
                             options_.tied_group->rank() > 0;
     if (!Reduces(slot) || other_copy || tensor_rank % store_.slot(slot).slice.copies > 0) continue;
-    squares += SumOfSquares(store_.slot(slot).gradient_piece);
+    const at::Tensor& piece = store_.slot(slot).gradient_piece;
+    if (device.is_cpu()) {
+      squares += SumOfSquares(piece);
+    } else {
+      pieces.push_back(piece);
+    }
   }
-  const at::Tensor sum = at::full({1}, squares, at::kDouble);
+  const at::Tensor sum = device.is_cpu() ? at::full({1}, squares, at::kDouble)
+                                         : SumOfSquaresOnDevice(pieces, device);
   for (const Axis axis : {Axis::kShard, Axis::kTensor, Axis::kPipeline}) {
     mesh_.comm(axis).AllReduce(sum, ReduceOp::kSum, "gradient norm").Wait();
   }

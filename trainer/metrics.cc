@@ -33,6 +33,7 @@ std::vector<std::pair<std::string, double>> Curves(const StepReport& report) {
       {"grad_norm", report.grad_norm},
       {"lr", report.lr},
       {"tokens_per_s", report.tokens_per_s},
+      {"model_tflops", report.model_tflops},
       {"data_wait_share", report.data_wait_share},
       {"padding_share", report.padding_share},
       {"memory_mib", static_cast<double>(report.memory_mib)},
@@ -40,6 +41,9 @@ std::vector<std::pair<std::string, double>> Curves(const StepReport& report) {
   for (size_t i = 0; i < report.group_lr.size(); ++i) {
     curves.emplace_back("group_lr/" + std::to_string(i), report.group_lr[i]);
   }
+  if (report.mfu.has_value()) curves.emplace_back("mfu", *report.mfu);
+  if (report.device_memory_mib > 0)
+    curves.emplace_back("device_memory_mib", static_cast<double>(report.device_memory_mib));
   if (!report.validation.has_value()) return curves;
   curves.emplace_back("validation_loss", report.validation->total);
   for (const auto& [name, loss] : report.validation->sources) {
@@ -58,6 +62,7 @@ std::string ToJsonLine(const StepReport& report) {
       {"target_tokens", report.target_tokens},
       {"padding_share", report.padding_share},
       {"tokens_per_s", report.tokens_per_s},
+      {"model_tflops", report.model_tflops},
       {"data_wait_ms", report.data_wait_ms},
       {"data_wait_share", report.data_wait_share},
       {"blocked_ms", report.blocked_ms},
@@ -65,6 +70,8 @@ std::string ToJsonLine(const StepReport& report) {
       {"packs", {report.first_pack, report.end_pack}},
       {"memory_mib", report.memory_mib},
   };
+  if (report.mfu.has_value()) line["mfu"] = *report.mfu;
+  if (report.device_memory_mib > 0) line["device_memory_mib"] = report.device_memory_mib;
   if (!report.group_lr.empty()) line["group_lr"] = report.group_lr;
   if (report.validation.has_value()) {
     line["validation_loss"] = report.validation->total;

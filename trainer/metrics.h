@@ -25,6 +25,9 @@ struct StepReport {
   std::vector<double> group_lr;           // of each item of optimizer.groups
   int64_t tokens = 0, target_tokens = 0;  // of the global batch
   double tokens_per_s = 0;                // all ranks together
+  double model_tflops = 0;                // a second and rank: the model's work, not what was computed
+  std::optional<double> mfu;              // that as a share of the device's peak, where it is known
+  int64_t device_memory_mib = 0;          // the most that tensors took on rank 0's device; 0: CPU
   double data_wait_ms = 0;                // this rank waited for packs
   double data_wait_share = 0;             // of the step's wall time
   double padding_share = 0;               // of global_batch × sequence_length, without a token

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/interval_plan.h"
 #include "parallel/communicator.h"
 #include "parallel/context_plan.h"
 #include "parallel/context_split.h"
@@ -99,18 +100,20 @@ MicroBatch MakeMicroBatch(const Model& model, std::span<const Pack> packs,
 
   MicroBatch batch;
   batch.inputs = model.PrepareRows(RowsOf(run.tokens, own, rows, int32_t{0}),
-                                   RowsOf(run.positions, own, rows, int64_t{0}));
+                                   RowsOf(run.positions, own, rows, int64_t{0}), layout.device);
   batch.inputs.tensor = layout.tensor;
   batch.inputs.mlp_chunk_tokens = layout.mlp_chunk_tokens;
   if (ranks == 1) {
-    for (const MaskIntervals& mask : masks)
-      batch.inputs.masks.push_back(RowsOverKeys(mask, own, rows, own));
+    for (const MaskIntervals& mask : masks) {
+      batch.inputs.masks.push_back(
+          MaskOn(layout.device, RowsOverKeys(mask, own, rows, own), TokenCount(own)));
+    }
   } else {
     std::vector<ContextAttention::Kind> kinds;
     for (size_t k = 0; k < masks.size(); ++k)
       kinds.push_back({masks[k], model.layer_kinds[k].window});
     batch.inputs.context = std::make_shared<ContextAttention>(*layout.context, split, kinds, rows,
-                                                              layout.context_method);
+                                                              layout.context_method, layout.device);
   }
   const std::vector<int64_t> targets = RowsOf(run.targets, own, rows, int64_t{kIgnore});
   batch.targets_T = at::tensor(targets, at::kLong);

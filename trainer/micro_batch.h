@@ -28,6 +28,7 @@ struct MicroBatchLayout {
   Communicator* context = nullptr;
   ContextMethod context_method = ContextMethod::kAuto;
   int64_t mlp_chunk_tokens = 0;  // as in SequenceInputs
+  at::Device device = at::kCPU;  // of the inputs; targets stay on the CPU
 };
 
 // Rows come in multiples of 64 on each tensor rank, and there are some even without a pack: oneDNN

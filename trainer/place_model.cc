@@ -25,7 +25,8 @@ absl::StatusOr<StagePlan> PlaceModel(const ModelSpec& spec, const Model& model,
                      .shard_rank = rank.shard,
                      .shard_size = mesh.size(Axis::kShard),
                      .zero = options.zero,
-                     .stage = {}};
+                     .stage = {},
+                     .device = options.device};
   if (shape.stages > 1) layout.stage = SlotsOfStage(model, plan, rank.pipeline);
   store.LayOut(std::move(layout));
   return plan;

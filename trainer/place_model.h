@@ -13,6 +13,7 @@ namespace osler {
 struct PlaceOptions {
   ZeroLevel zero = ZeroLevel::kOptimizer;
   int chunks = 1;  // of a stage of the pipeline
+  at::Device device = at::kCPU;
 };
 
 // Where a rank stands on the axes that cut a model.

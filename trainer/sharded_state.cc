@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "base/status_macros.h"
 #include "parallel/tensor_part.h"
 
 namespace osler {
@@ -125,6 +126,19 @@ CheckpointState ShardedState::ToLoad() const {
     state.tensors.push_back(std::move(entry));
   }
   return state;
+}
+
+absl::Status ShardedState::Load(const CheckpointStore& store, int64_t step,
+                                CheckpointState& state) {
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to the device, from the CPU
+  for (StateEntry& entry : state.tensors) {
+    if (entry.tensor.is_cpu()) continue;
+    const at::Tensor on_cpu = at::empty(entry.tensor.sizes(), entry.tensor.options().device(at::kCPU));
+    copies.emplace_back(std::exchange(entry.tensor, on_cpu), on_cpu);
+  }
+  OSLER_RETURN_IF_ERROR(store.Load(step, state));
+  for (auto& [to, from] : copies) to.copy_(from);
+  return absl::OkStatus();
 }
 
 }  // namespace osler

@@ -34,6 +34,10 @@ class ShardedState {
   CheckpointState ToSave() const;
   CheckpointState ToLoad() const;
 
+  // Files are of CPU tensors: Load reads into `state`, or, where its tensors are on a device, into
+  // CPU memory and from there into them.
+  static absl::Status Load(const CheckpointStore& store, int64_t step, CheckpointState& state);
+
  private:
   // A tensor of one parameter's shape.
   struct Source {

@@ -62,7 +62,17 @@ StagePass::StagePass(const WalkParts& parts, const WalkOptions& options, const P
             return at::empty({inputs.tokens_T.size(0) / parts, parts_.model.hidden_size},
                              any.local.options());
           }),
-      losses_(static_cast<size_t>(task.micro_batches)) {}
+      losses_(static_cast<size_t>(task.micro_batches)),
+      device_losses_(static_cast<size_t>(task.micro_batches)) {}
+
+const std::vector<LossSum>& StagePass::losses() {
+  for (size_t m = 0; m < losses_.size(); ++m) {
+    if (!device_losses_[m].defined()) continue;
+    losses_[m].sum += device_losses_[m].item<double>();
+    device_losses_[m].reset();
+  }
+  return losses_;
+}
 
 std::vector<PipelineAction> StagePass::ScheduleOf(int rank) const {
   return task_.goal == PassGoal::kGradients
@@ -174,24 +184,32 @@ void StagePass::FinishForward(int64_t micro_batch, const at::Tensor& x) {
   }
   Enter();
   if (task_.goal == PassGoal::kGradients) {
-    loss = TrainHead(flight, x);
+    loss = TrainHead(micro_batch, x);
   } else {
     const at::NoGradGuard no_grad;
     const at::Tensor log_probs = ParallelTargetLogProbs(
         flight.batch.inputs.tensor, x, parts_.store.slot(parts_.model.head_slot).local,
         flight.batch.targets_T, kLossChunkTokens);
-    loss = {-log_probs.to(at::kDouble).sum().item<double>(), flight.batch.target_tokens};
+    loss = {0, flight.batch.target_tokens};
+    device_losses_[static_cast<size_t>(micro_batch)] = log_probs.to(at::kDouble).sum().neg();
   }
   Leave();
 }
 
-LossSum StagePass::TrainHead(InFlight& flight, const at::Tensor& x) {
+LossSum StagePass::TrainHead(int64_t micro_batch, const at::Tensor& x) {
+  InFlight& flight = FlightOf(micro_batch);
   const int64_t slot = parts_.model.head_slot;
   const ParameterSlot& head = parts_.store.slot(slot);
   const at::Tensor sum = head.trainable ? task_.gradients->Accumulator(slot) : at::Tensor();
-  LinearCrossEntropyResult loss =
-      ParallelLoss(flight.batch.inputs.tensor, x, head.local, flight.batch.targets_T, sum,
-                   {.chunk_tokens = kLossChunkTokens, .gradient_scale = task_.gradient_scale});
+  LinearCrossEntropyOptions options{.chunk_tokens = kLossChunkTokens,
+                                    .gradient_scale = task_.gradient_scale};
+  if (!x.is_cpu()) {
+    options.chunk_tokens = kDeviceLossChunkTokens;
+    options.chunk_bytes = kDeviceLossChunkBytes;
+  }
+  LinearCrossEntropyResult loss = ParallelLoss(flight.batch.inputs.tensor, x, head.local,
+                                               flight.batch.targets_T, sum, options);
+  device_losses_[static_cast<size_t>(micro_batch)] = std::move(loss.loss_on_device);
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
   return {loss.loss_sum, loss.count};
@@ -218,7 +236,9 @@ at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Ten
     if (run.x.defined()) run.x = run.x.to(gradient.device());
     run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
   }
-  BlockGradients gradients = BackwardBlock(block, std::move(run), gradient);
+  BlockGradients gradients =
+      BackwardBlock(block, std::move(run), gradient,
+                    [this](int64_t slot) { return task_.gradients->Accumulator(slot); });
   for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());
   return std::move(gradients.input);

@@ -17,8 +17,11 @@
 
 namespace osler {
 
-// Of logits held at once; the kernel lowers it for large vocabularies.
+// Of logits held at once; the kernel lowers it for large vocabularies. A device's matrix units want
+// more rows than a CPU's caches.
 inline constexpr int64_t kLossChunkTokens = 512;
+inline constexpr int64_t kDeviceLossChunkTokens = 4096;
+inline constexpr int64_t kDeviceLossChunkBytes = int64_t{512} << 20;
 
 enum class PassGoal { kHidden, kLoss, kGradients };
 
@@ -36,8 +39,8 @@ class StagePass {
   StagePass(const WalkParts& parts, const WalkOptions& options, const PassTask& task);
 
   void Execute();
-  // By micro-batch; zero where this rank has no part in the loss.
-  const std::vector<LossSum>& losses() const { return losses_; }
+  // By micro-batch; zero where this rank has no part in the loss. Waits for the device.
+  const std::vector<LossSum>& losses();
   // The last micro-batch's last hidden state where goal is kHidden and this is the last stage.
   const at::Tensor& hidden() const { return hidden_; }
 
@@ -54,7 +57,7 @@ class StagePass {
   void Forward(const PipelineAction& action);
   void Backward(const PipelineAction& action);
   void FinishForward(int64_t micro_batch, const at::Tensor& x);
-  LossSum TrainHead(InFlight& flight, const at::Tensor& x);
+  LossSum TrainHead(int64_t micro_batch, const at::Tensor& x);
   at::Tensor BackwardThrough(int64_t block, InFlight& flight, const at::Tensor& gradient);
 
   InFlight& FlightOf(int64_t micro_batch);
@@ -89,6 +92,7 @@ class StagePass {
   StageExchange exchange_;
   std::map<int64_t, InFlight> in_flight_;
   std::vector<LossSum> losses_;
+  std::vector<at::Tensor> device_losses_;  // by micro-batch: sums that are not in losses_ yet
   at::Tensor hidden_;
 };
 

@@ -34,11 +34,15 @@ ReaderShare ReaderOf(const Mesh& mesh) {
 BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own) {
   const int64_t share = SpeaksForReader(mesh) ? 1 : 0;
   const std::vector<int64_t> values = {share * own.targets, share * own.tokens, own.stop_requests,
-                                       own.failed_saves};
+                                       own.failed_saves, share * own.megaflops};
   at::Tensor sums = at::tensor(values, at::kLong);
   mesh.world().AllReduce(sums, ReduceOp::kSum, "counts").Wait();
   const auto* sum = sums.const_data_ptr<int64_t>();
-  return {.targets = sum[0], .tokens = sum[1], .stop_requests = sum[2], .failed_saves = sum[3]};
+  return {.targets = sum[0],
+          .tokens = sum[1],
+          .stop_requests = sum[2],
+          .failed_saves = sum[3],
+          .megaflops = sum[4]};
 }
 
 void SumLosses(const Mesh& mesh, at::Tensor& x) {
@@ -71,7 +75,8 @@ MicroBatch TrainStep::MicroBatchOf(std::span<const Pack> packs, int64_t m, int64
                         {.tensor = &mesh_.comm(Axis::kTensor),
                          .context = &mesh_.comm(Axis::kContext),
                          .context_method = options_.context_method,
-                         .mlp_chunk_tokens = options_.mlp_chunk_tokens});
+                         .mlp_chunk_tokens = options_.mlp_chunk_tokens,
+                         .device = store_.layout().device});
 }
 
 LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan& plan) {

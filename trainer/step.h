@@ -33,8 +33,9 @@ struct BatchCounts {
   int64_t targets = 0, tokens = 0;
   int64_t stop_requests = 0;  // ranks that were asked to stop
   int64_t failed_saves = 0;   // ranks that know of a checkpoint that could not be saved
+  int64_t megaflops = 0;      // what its model FLOPs are (PlanFlops::model), in 10⁶
 };
-// Sums each reader's counts once, and every rank's requests and failures, over all ranks.
+// Sums each reader's counts and FLOPs once, and every rank's requests and failures, over all ranks.
 // Collective; throws c10::Error.
 BatchCounts SumCounts(const Mesh& mesh, const BatchCounts& own);
 

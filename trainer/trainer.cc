@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/torch_status.h"
+#include "trainer/plan/compute.h"
 #include "trainer/schedule.h"
 #include "trainer/stop_signal.h"
 #include "trainer/trainer_state.h"
@@ -50,6 +51,34 @@ StepReport Trainer::State::NextReport() const {
   return report;
 }
 
+absl::StatusOr<double> Trainer::State::ModelFlops(const std::vector<Pack>& packs) const {
+  std::vector<int64_t> lengths;
+  double tokens = 0, targets = 0;
+  for (const Pack& pack : packs) {
+    const auto end = static_cast<int64_t>(pack.tokens.size());
+    for (size_t d = 0; d < pack.doc_starts.size(); ++d) {
+      const int64_t next = d + 1 < pack.doc_starts.size() ? pack.doc_starts[d + 1] : end;
+      lengths.push_back(next - pack.doc_starts[d]);
+    }
+    tokens += static_cast<double>(end);
+    targets += static_cast<double>(CountTargets(pack));
+  }
+  OSLER_ASSIGN_OR_RETURN(PlanFlops flops, FlopsOf(model, store, DocumentKeys(model, lengths)));
+  flops.head *= tokens > 0 ? targets / tokens : 0;
+  return tokens * flops.model();
+}
+
+void Trainer::State::MeasureSpeed(double wall_ms, StepReport& report) const {
+  const double seconds = wall_ms / 1e3;
+  report.tokens_per_s = static_cast<double>(report.tokens) / seconds;
+  report.data_wait_share = report.data_wait_ms / wall_ms;
+  const double rate = 1e6 * static_cast<double>(megaflops) / seconds / mesh.world().size();
+  report.model_tflops = rate / 1e12;
+  if (device.bf16_flops > 0) report.mfu = rate / device.bf16_flops;
+  report.memory_mib = PeakMemoryMib();
+  report.device_memory_mib = PeakDeviceBytes(device.device) >> 20;
+}
+
 absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepReport& report) {
   BatchCounts own{.stop_requests = StopRequested() ? 1 : 0,
                   .failed_saves = saver->Failed() ? 1 : 0};
@@ -57,8 +86,11 @@ absl::Status Trainer::State::CountTokens(const std::vector<Pack>& packs, StepRep
     own.targets += CountTargets(pack);
     own.tokens += static_cast<int64_t>(pack.tokens.size());
   }
+  OSLER_ASSIGN_OR_RETURN(const double flops, ModelFlops(packs));
+  own.megaflops = static_cast<int64_t>(flops / 1e6);
   return CatchTorch([&] {
     const BatchCounts all = SumCounts(mesh, own);
+    megaflops = all.megaflops;
     report.target_tokens = all.targets;
     report.tokens = all.tokens;
     stop_agreed = all.stop_requests > 0;
@@ -99,11 +131,8 @@ absl::StatusOr<StepReport> Trainer::Step() {
   OSLER_RETURN_IF_ERROR(s.Train(*packs, report));
   s.step = report.step;
   s.next_pack = report.end_pack;
-  const double wall_ms = MillisecondsSince(begin);
-  report.tokens_per_s = static_cast<double>(report.tokens) / (wall_ms / 1e3);
-  report.data_wait_share = report.data_wait_ms / wall_ms;
+  s.MeasureSpeed(MillisecondsSince(begin), report);
   report.blocked_ms = std::exchange(s.blocked_ms, 0);
-  report.memory_mib = PeakMemoryMib();
   return report;
 }
 

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fs.h"
+#include "kernels/cuda/device.h"
 #include "configs/schema/train.pb.h"
 #include "model/parameter_store.h"
 #include "parallel/mesh.h"
@@ -24,9 +25,10 @@ namespace osler {
 class Trainer {
  public:
   // Loads model and data, claims the run directory and resumes from its newest good checkpoint, if
-  // any. fs and mesh must outlive the trainer. Every rank returns the same status.
+  // any. Computes on `device`, whose facts metrics use. fs and mesh must outlive the trainer. Every
+  // rank returns the same status.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(Fs& fs, const config::Train& config,
-                                                         Mesh& mesh);
+                                                         Mesh& mesh, const CudaDevice& device = {});
   ~Trainer();
 
   // One optimizer step. A loss or gradient that is not finite is a data error naming the step and

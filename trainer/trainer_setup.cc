@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "configs/config.h"
+#include "kernels/cuda/interval_attention_cuda.h"
 #include "parallel/small_values.h"
 #include "trainer/restart_guard.h"
 #include "trainer/run_layout.h"
@@ -61,7 +63,10 @@ absl::Status Trainer::State::OpenModelAndData() {
     OSLER_ASSIGN_OR_RETURN(spec, LoadModelSpec(fs, path));
     model = spec.build(store);
     OSLER_ASSIGN_OR_RETURN(groups, GroupParameters(config, store));
-    OSLER_ASSIGN_OR_RETURN(stages, PlaceModel(spec, model, mesh, PlaceOptionsOf(config), store));
+    PlaceOptions place = PlaceOptionsOf(config);
+    place.device = device.device;
+    OSLER_ASSIGN_OR_RETURN(stages, PlaceModel(spec, model, mesh, place, store));
+    OSLER_RETURN_IF_ERROR(TestKernels());
     OSLER_ASSIGN_OR_RETURN(
         encoder, RecordEncoder::Create(fs, path, EncoderOptionsOf(config, spec.vocab_size)));
     return absl::OkStatus();
@@ -82,6 +87,24 @@ absl::Status Trainer::State::OpenModelAndData() {
     OSLER_ASSIGN_OR_RETURN(lock, LockRunDirectory(config.train().output()));
     return absl::OkStatus();
   });
+}
+
+// A kernel that is wrong on this device must not train: better no run than a wrong one.
+absl::Status Trainer::State::TestKernels() const {
+  if (device.device.is_cpu()) return absl::OkStatus();
+  const int tensor = mesh.comm(Axis::kTensor).size();
+  const absl::Status right = CatchTorch([&] {
+    for (const Model::LayerKind& kind : model.layer_kinds) {
+      TestAttention({.heads = spec.heads / tensor,
+                     .key_heads = std::max<int64_t>(spec.key_value_heads / tensor, 1),
+                     .width = model.head_dim,
+                     .dtype = DtypeOf(config.train().precision()),
+                     .window = kind.window,
+                     .device = device.device});
+    }
+    return absl::OkStatus();
+  });
+  return Reclassify(right, ExitCode::kDevice);
 }
 
 absl::Status Trainer::State::LoadParameters() {
@@ -143,7 +166,7 @@ absl::Status Trainer::State::CheckRoom() const {
 
 absl::Status Trainer::State::Resume(int64_t from) {
   CheckpointState state = sharded->ToLoad();
-  OSLER_RETURN_IF_ERROR(checkpoints->Load(from, state));
+  OSLER_RETURN_IF_ERROR(ShardedState::Load(*checkpoints, from, state));
   train_step->optimizer().StateLoaded();
   const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
   const auto text = state.texts.find(kStateFile);
@@ -255,8 +278,8 @@ absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config,
-                                                         Mesh& mesh) {
-  auto state = std::make_unique<State>(fs, config, mesh);
+                                                         Mesh& mesh, const CudaDevice& device) {
+  auto state = std::make_unique<State>(fs, config, mesh, device);
   OSLER_RETURN_IF_ERROR(state->OpenModelAndData());
   OSLER_RETURN_IF_ERROR(state->LoadParameters());
   OSLER_RETURN_IF_ERROR(state->OpenStream());

@@ -29,10 +29,15 @@ namespace osler {
 
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
-  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh)
-      : fs(the_fs), config(the_config), mesh(the_mesh), best(StopOptions()) {}
+  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh, const CudaDevice& the_device)
+      : fs(the_fs),
+        config(the_config),
+        mesh(the_mesh),
+        device(the_device),
+        best(StopOptions()) {}
 
   absl::Status OpenModelAndData();
+  absl::Status TestKernels() const;
   absl::Status LoadParameters();
   absl::Status CheckRoom() const;     // of the first rank
   absl::Status Resume(int64_t from);  // of one rank: no collective inside
@@ -50,6 +55,9 @@ struct Trainer::State {
 
   StepReport NextReport() const;  // what is known of a step before it begins
   absl::Status CountTokens(const std::vector<Pack>& packs, StepReport& report);
+  // What the packs cost, by PlanFlops::model.
+  absl::StatusOr<double> ModelFlops(const std::vector<Pack>& packs) const;
+  void MeasureSpeed(double wall_ms, StepReport& report) const;
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::Status Train(const std::vector<Pack>& packs, StepReport& report);
   // Validation, metrics and checkpoint, where the finished step is due for them.
@@ -71,6 +79,7 @@ struct Trainer::State {
   Fs& fs;
   const config::Train config;
   Mesh& mesh;
+  const CudaDevice device;  // the CPU, unless there is one
 
   std::optional<FileLock> lock;  // of the run directory; on the first rank
   ModelSpec spec;
@@ -93,6 +102,7 @@ struct Trainer::State {
 
   BestLoss best;
   int64_t step = 0;       // finished
+  int64_t megaflops = 0;  // of the step under way, all ranks together
   int64_t next_pack = 0;  // global number
   double blocked_ms = 0;  // by checkpoints since the last metrics line
   bool stop_agreed = false;

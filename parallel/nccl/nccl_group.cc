@@ -72,11 +72,8 @@ NcclGroup::NcclGroup(std::shared_ptr<NcclWorld> world, Communicator& cpu)
 
 NcclGroup::~NcclGroup() {
   if (comm_ != nullptr) {
-    // In order only if it is idle and well; non-blocking, so Destroy waits for what Finalize began.
-    ncclResult_t state = ncclSuccess;
-    library().ncclCommGetAsyncError(comm_, &state);
-    if (state == ncclSuccess) {
-      library().ncclCommFinalize(comm_);
+    // In order only if it is idle and well.
+    if (IsReady() && Finalize()) {
       library().ncclCommDestroy(comm_);
     } else {
       library().ncclCommAbort(comm_);
@@ -84,6 +81,26 @@ NcclGroup::~NcclGroup() {
   }
   if (barrier_word_ != nullptr) library().cudaFree(barrier_word_);
   if (stream_ != nullptr) library().cudaStreamDestroy(stream_);
+}
+
+bool NcclGroup::IsReady() const {
+  ncclResult_t state = ncclSuccess;
+  return library().ncclCommGetAsyncError(comm_, &state) == ncclSuccess && state == ncclSuccess;
+}
+
+// Destroying a communicator before what Finalize began has ended is refused, and leaves NCCL's
+// threads at work on it.
+bool NcclGroup::Finalize() const {
+  const ncclResult_t begun = library().ncclCommFinalize(comm_);
+  if (begun != ncclSuccess && begun != ncclInProgress) return false;
+  const Clock::time_point deadline = Clock::now() + world_->options.timeout;
+  while (Clock::now() < deadline && world_->abort_reason().empty()) {
+    ncclResult_t state = ncclSuccess;
+    if (library().ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return false;
+    if (state != ncclInProgress) return state == ncclSuccess;
+    std::this_thread::yield();
+  }
+  return false;
 }
 
 std::shared_ptr<NcclEvent> NcclGroup::Launch(absl::FunctionRef<void()> enqueue,

@@ -70,6 +70,8 @@ class NcclGroup {
  private:
   using Clock = std::chrono::steady_clock;
 
+  bool IsReady() const;
+  bool Finalize() const;  // true: it can be destroyed
   // Until the communicator's last call has been taken in.
   void Settle(const std::string& what);
   void CheckOn(Clock::time_point deadline, const std::string& what);

@@ -225,7 +225,7 @@ def cross_entropy_reference(logits, targets, soft_cap, scale):
 def check_cross_entropy(checks):
     shapes = [(1, 1), (3, 7), (5, 1000), (6, 1001), (9, 32000), (5, 50257), (4, 128256),
               (3, 151936), (4, 262144), (4, 262208), (2, 147464)]
-    for (rows, width), dtype, soft_cap in itertools.product(shapes, TOLERANCE, (0.0, 30.0)):
+    for (rows, width), dtype, soft_cap in itertools.product(shapes, TOLERANCE, (0.0, 2.0, 30.0)):
         case = f'[{rows},{width}] {SHORT[dtype]} cap {soft_cap}'
         logits = (4 * randn(rows, width)).to(dtype)
         if width > 8:

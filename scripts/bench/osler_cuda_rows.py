@@ -82,11 +82,14 @@ def library():
     global _library
     if _library is None:
         _library = ctypes.CDLL(str(library_path()))
-        for name, arguments in (('rms_norm', [I32]), ('norm_rope', [I32]),
-                                ('squares_sum', [I64]), ('embedding', [I64, I32])):
-            function = getattr(_library, f'osler_{name}_workspace')
-            function.restype, function.argtypes = I64, arguments
     return _library
+
+
+def _workspace(name, *arguments, dtype=torch.float32):
+    """As many numbers as osler_<name>_workspace asks for; each argument with its C type."""
+    function = getattr(library(), f'osler_{name}_workspace')
+    function.restype, function.argtypes = I64, [kind for _, kind in arguments]
+    return poisoned(function(*(value for value, _ in arguments)), dtype=dtype)
 
 
 def _ptr(x):
@@ -141,7 +144,7 @@ def rms_norm_backward(grad, x, weight, inverse_rms, style=GEMMA, grad_sum=None,
     grad_weight = workspace = None
     if weight_gradient:
         grad_weight = poisoned(width, dtype=torch.float32)
-        workspace = poisoned(library().osler_rms_norm_workspace(width), dtype=torch.float32)
+        workspace = _workspace('rms_norm', (width, I32))
     arguments = RmsNormBackward(_ptr(grad), _ptr(x), _ptr(weight), _ptr(inverse_rms),
                                 _ptr(grad_sum), _ptr(grad_x), _ptr(grad_weight), _ptr(workspace),
                                 rows, width, style, ELEMENTS[x.dtype], ELEMENTS[weight.dtype])
@@ -170,7 +173,7 @@ def norm_rope_backward(grad, x, cos, sin, weight, inverse_rms, style=GEMMA, weig
     if weight_gradient:
         width = x.shape[2]
         grad_weight = poisoned(width, dtype=torch.float32)
-        workspace = poisoned(library().osler_norm_rope_workspace(width), dtype=torch.float32)
+        workspace = _workspace('norm_rope', (width, I32))
     arguments = NormRopeBackward(_rope_shape(x, cos, sin, 1, weight), _rows(grad), _rows(x),
                                  _rows(grad_x), _ptr(weight), _ptr(inverse_rms),
                                  _ptr(grad_weight), _ptr(workspace), style)
@@ -223,8 +226,7 @@ def adamw(tensors, step, lr, weight_decay, beta1=0.9, beta2=0.999, eps=1e-8, fac
 def squares_sum(tensors):
     table = (NormTensor * len(tensors))(*(NormTensor(_ptr(x), x.numel()) for x in tensors))
     total = poisoned(1, dtype=torch.float64)
-    workspace = poisoned(library().osler_squares_sum_workspace(len(tensors)),
-                         dtype=torch.float64)
+    workspace = _workspace('squares_sum', (len(tensors), I64), dtype=torch.float64)
     arguments = SquaresSum(ctypes.addressof(table), len(tensors), ELEMENTS[tensors[0].dtype],
                            _ptr(total), _ptr(workspace))
     return Call('squares_sum', arguments, (tensors, table, workspace), sum=total)
@@ -239,7 +241,7 @@ def clip_factor(total, multiplier, clip):
 def embedding_backward(grad, ids, grad_weight, begin=0, scale=1.0):
     ids, order = torch.sort(ids, stable=True)
     tokens, width = grad.shape
-    workspace = poisoned(library().osler_embedding_workspace(tokens, width), dtype=torch.float32)
+    workspace = _workspace('embedding', (tokens, I64), (width, I32))
     arguments = EmbeddingBackward(_ptr(grad), _ptr(ids), _ptr(order), _ptr(grad_weight),
                                   _ptr(workspace), tokens, begin, grad_weight.shape[0], width,
                                   scale, ELEMENTS[grad.dtype], ELEMENTS[grad_weight.dtype])

@@ -55,7 +55,7 @@ train:
     patience: 0
     min_delta: 0.0
   tensorboard: true
-  device: cpu
+  device: auto
   mlp_chunk_tokens: 0
   offload:
     optimizer: false

@@ -1,8 +1,8 @@
-// The batteries over NCCL: every rank of an mpirun runs this program on the same GPU or on one of
-// its own. Where there is none it is one skipped test, with the reason.
+// The batteries over NCCL: every rank of a launch (mpirun, torchrun-style variables, or alone) runs
+// this program on the same GPU or on one of its own. Where there is none it is one skipped test,
+// with the reason.
 //
 //   mpirun -n 2 parallel_nccl_battery [failures]
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -12,9 +12,10 @@
 #include <utility>
 
 #include "base/errors.h"
+#include "kernels/cuda/device.h"
 #include "parallel/launch.h"
-#include "parallel/mpi/mpi_communicator.h"
 #include "parallel/nccl/nccl_communicator.h"
+#include "parallel/world.h"
 #include "tests/parallel/battery_main.h"
 
 namespace osler::testing {
@@ -98,19 +99,22 @@ int Main(int argc, char** argv) {
   if (!launch.ok()) return static_cast<int>(ExitCodeOf(launch.status()));
   // NCCL refuses two ranks on one GPU of one host; so each rank is a host of its own.
   setenv("NCCL_HOSTID", std::to_string(launch->rank).c_str(), /*overwrite=*/1);
-  const auto cpu = ConnectMpi(BatteryOptions(argc, argv));
-  if (!cpu.ok()) return static_cast<int>(ExitCodeOf(cpu.status()));
-  auto nccl = ConnectNccl(**cpu, 0, BatteryOptions(argc, argv));
+  const auto world = ConnectWorld(*launch, {}, BatteryOptions(argc, argv));
+  if (!world.ok()) {
+    std::printf("NCCL battery not run: %s\n", std::string(world.status().message()).c_str());
+    return static_cast<int>(ExitCodeOf(world.status()));
+  }
+  auto nccl = ConnectNccl(*world->comm, 0, BatteryOptions(argc, argv));
   if (!nccl.ok()) {
     return SkipBattery(argc, argv, launch->rank, std::string(nccl.status().message()));
   }
-  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    std::printf("NCCL battery not run: %s\n", dlerror());
+  if (const auto device = OpenCudaDevice(0); !device.ok()) {
+    std::printf("NCCL battery not run: %s\n", std::string(device.status().message()).c_str());
     return 1;
   }
   ::testing::GTEST_FLAG(filter) = kLeftOut;
-  ThroughGpu world(*std::move(nccl));
-  return RunBattery(argc, argv, world);
+  ThroughGpu gpu(*std::move(nccl));
+  return RunBattery(argc, argv, gpu);
 }
 
 }  // namespace

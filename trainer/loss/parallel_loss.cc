@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/cpu_rows.h"
+#include "kernels/cuda/device.h"
 
 namespace osler {
 namespace {
@@ -83,9 +84,11 @@ class RowChunks {
     for (int64_t r = 0; r < ranks; ++r) {
       const at::Tensor& all = rows_[static_cast<size_t>(r)];
       const int64_t begin = std::min(from, all.size(0));
-      chunk.rows.push_back(all.narrow(0, begin, std::min(places_, all.size(0) - begin)));
-      PartOf(chunk, chunk.targets_C, r).copy_(at::index_select(targets_T_, 0, chunk.rows.back()));
+      const at::Tensor rows = all.narrow(0, begin, std::min(places_, all.size(0) - begin));
+      chunk.rows.push_back(ToDevice(rows, hidden_RD_.device()));
+      PartOf(chunk, chunk.targets_C, r).copy_(at::index_select(targets_T_, 0, rows));
     }
+    chunk.targets_C = ToDevice(chunk.targets_C, hidden_RD_.device());
     const at::Tensor own_C = Own(chunk);
     PartOf(chunk, chunk.hidden_CD, tensor_.rank()).copy_(at::index_select(hidden_RD_, 0, own_C));
     chunk.arrival = tensor_.AllGather({chunk.hidden_CD.view(-1)}, "hidden rows of the head");
@@ -131,7 +134,7 @@ LinearCrossEntropyResult ParallelLoss(Communicator* tensor, const at::Tensor& hi
   chunks.ForEach([&](const RowChunks::Chunk& chunk) {
     SliceLogits mine = SliceForward(chunk.hidden_CD, slice, chunk.targets_C, options);
     const SoftmaxTerms whole = WholeTerms(*tensor, mine.terms);
-    result.loss_sum += SumLoss(whole, chunk.targets_C);
+    AddLoss(whole, chunk.targets_C, result);
     const at::Tensor grad_CD = SliceBackward(std::move(mine), whole, chunk.hidden_CD, slice,
                                              chunk.targets_C, grad_head_VD, options);
     tensor->ReduceScatter({grad_CD.view(-1)}, "gradient of the head's rows").Wait();

@@ -1,6 +1,7 @@
 #include "trainer/optim/adamw.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros_like.h>
@@ -9,7 +10,32 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cuda/adamw_cuda.h"
+
 namespace osler {
+
+namespace {
+
+void Update(const std::vector<AdamWItem>& items, const AdamWNumbers& numbers) {
+  std::vector<at::Tensor> masters, gradients, averages, squares, steps;
+  const at::Tensor& first = items.front().master;
+  // One for all: it is read, not counted up.
+  const at::Tensor step = at::full({}, static_cast<double>(numbers.step),
+                                   first.options().dtype(at::kFloat));
+  for (const AdamWItem& one : items) {
+    masters.push_back(one.master);
+    gradients.push_back(one.gradient);
+    averages.push_back(one.exp_avg);
+    squares.push_back(one.exp_avg_sq);
+    steps.push_back(step);
+  }
+  if (numbers.gradient_factor != 1) at::_foreach_mul_(gradients, numbers.gradient_factor);
+  at::_fused_adamw_(masters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps,
+                    numbers.lr, numbers.beta1, numbers.beta2, numbers.weight_decay, numbers.eps,
+                    /*amsgrad=*/false, /*maximize=*/false);
+}
+
+}  // namespace
 
 AdamW::AdamW(ParameterStore& store, const AdamWOptions& options, std::vector<ParameterGroup> groups)
     : store_(store), options_(options), groups_(std::move(groups)) {
@@ -37,35 +63,36 @@ AdamW::AdamW(ParameterStore& store, const AdamWOptions& options, std::vector<Par
 void AdamW::Step(int64_t step, double lr, double gradient_factor) {
   const at::NoGradGuard no_grad;
   for (size_t g = 0; g < groups_.size(); ++g) StepGroup(g, step, lr, gradient_factor);
-  PublishMasters();
 }
 
 void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_factor) {
-  std::vector<at::Tensor> masters, gradients, averages, squares, steps;
+  std::vector<AdamWItem> items;
   for (Moments& one : moments_) {
     if (one.group != group) continue;
-    masters.push_back(one.master);
-    gradients.push_back(store_.GradientPieceOf(one.slot).to(one.master.device()));
-    averages.push_back(one.exp_avg);
-    squares.push_back(one.exp_avg_sq);
-    steps.push_back(at::full({}, static_cast<double>(step), at::kFloat));
+    const at::Tensor gradient = store_.GradientPieceOf(one.slot).to(one.master.device());
+    const at::Tensor& piece = store_.slot(one.slot).piece;
+    const bool beside = !piece.is_same(one.master) && piece.device() == one.master.device();
+    items.push_back({one.master, one.exp_avg, one.exp_avg_sq, gradient,
+                     beside ? piece : at::Tensor()});
   }
-  if (masters.empty()) return;
-  if (gradient_factor != 1) {
-    for (at::Tensor& gradient : gradients) gradient.mul_(gradient_factor);
+  if (items.empty()) return;
+  const AdamWNumbers numbers{.beta1 = options_.beta1,
+                             .beta2 = options_.beta2,
+                             .eps = options_.eps,
+                             .lr = lr * groups_[group].lr_scale,
+                             .weight_decay = groups_[group].weight_decay,
+                             .step = step,
+                             .gradient_factor = gradient_factor};
+  if (!items.front().master.is_cpu() && AdamWCuda(items, numbers)) return;
+  Update(items, numbers);
+  for (const Moments& one : moments_) {
+    if (one.group == group) Publish(one);
   }
-  at::_fused_adamw_(masters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps,
-                    lr * groups_[group].lr_scale, options_.beta1, options_.beta2,
-                    groups_[group].weight_decay, options_.eps, /*amsgrad=*/false,
-                    /*maximize=*/false);
 }
 
-void AdamW::PublishMasters() {
-  const at::NoGradGuard no_grad;
-  for (Moments& one : moments_) {
-    at::Tensor& piece = store_.slot(one.slot).piece;
-    if (!piece.is_same(one.master)) piece.copy_(one.master);
-  }
+void AdamW::Publish(const Moments& one) {
+  at::Tensor& piece = store_.slot(one.slot).piece;
+  if (!piece.is_same(one.master)) piece.copy_(one.master);
 }
 
 bool AdamW::HasWideMaster(const Moments& one) const {
@@ -76,8 +103,8 @@ void AdamW::StateLoaded() {
   const at::NoGradGuard no_grad;
   for (Moments& one : moments_) {
     if (!HasWideMaster(one)) one.master.copy_(store_.slot(one.slot).piece);
+    Publish(one);
   }
-  PublishMasters();
 }
 
 double ClipFactor(double norm, double clip) {

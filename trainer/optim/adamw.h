@@ -50,7 +50,7 @@ class AdamW {
   void StateLoaded();
 
  private:
-  void PublishMasters();
+  void Publish(const Moments& one);  // its master as the piece
   void StepGroup(size_t group, int64_t step, double lr, double gradient_factor);
 
   ParameterStore& store_;

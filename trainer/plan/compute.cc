@@ -12,13 +12,20 @@ int64_t KeysSeen(int64_t length, std::optional<int64_t> window) {
   return grows * (grows + 1) / 2 + (length - grows) * grows;
 }
 
-MeanKeys FullSequenceKeys(const Model& model, int64_t sequence_length) {
+MeanKeys DocumentKeys(const Model& model, const std::vector<int64_t>& lengths) {
+  int64_t tokens = 0;
+  for (const int64_t length : lengths) tokens += length;
   MeanKeys keys;
   for (const Model::LayerKind& kind : model.layer_kinds) {
-    keys.push_back(static_cast<double>(KeysSeen(sequence_length, kind.window)) /
-                   static_cast<double>(sequence_length));
+    int64_t seen = 0;
+    for (const int64_t length : lengths) seen += KeysSeen(length, kind.window);
+    keys.push_back(static_cast<double>(seen) / static_cast<double>(std::max<int64_t>(tokens, 1)));
   }
   return keys;
+}
+
+MeanKeys FullSequenceKeys(const Model& model, int64_t sequence_length) {
+  return DocumentKeys(model, {sequence_length});
 }
 
 double PlanFlops::Computed(const PlanBatch& batch, RecomputeMode recompute) const {
@@ -27,21 +34,22 @@ double PlanFlops::Computed(const PlanBatch& batch, RecomputeMode recompute) cons
   return (3 + again) * matrices + chunked + (3.5 + again) * attention + 3 * head;
 }
 
-absl::StatusOr<PlanFlops> FlopsOf(const PlanModel& model, const MeanKeys& keys) {
+absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,
+                                  const MeanKeys& keys) {
   PlanFlops flops;
   LayerShape shape;
-  for (const auto& block : model.model.blocks) {
+  for (const auto& block : model.blocks) {
     if (!IsLayer(*block)) continue;
-    OSLER_ASSIGN_OR_RETURN(shape, LayerShapeOf(*block, model.store, model.model.head_dim));
+    OSLER_ASSIGN_OR_RETURN(shape, LayerShapeOf(*block, store, model.head_dim));
     flops.matrices += 2 * static_cast<double>(shape.matrix_elements());
     flops.gate_up +=
         2 * static_cast<double>(shape.matrices["gate_proj"] + shape.matrices["up_proj"]);
   }
   for (size_t k = 0; k < keys.size(); ++k) {
     flops.attention += 4 * static_cast<double>(shape.query) * keys[k] *
-                       static_cast<double>(model.model.layer_kinds[k].layers);
+                       static_cast<double>(model.layer_kinds[k].layers);
   }
-  flops.head = 2 * static_cast<double>(HeadCost(model.model, model.store));
+  flops.head = 2 * static_cast<double>(HeadCost(model, store));
   return flops;
 }
 

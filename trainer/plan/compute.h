@@ -17,6 +17,8 @@ int64_t KeysSeen(int64_t length, std::optional<int64_t> window);
 
 // By layer kind of the model, a token's mean.
 using MeanKeys = std::vector<double>;
+// Of documents of these lengths.
+MeanKeys DocumentKeys(const Model& model, const std::vector<int64_t>& lengths);
 // Of documents that fill a sequence: the most that there can be.
 MeanKeys FullSequenceKeys(const Model& model, int64_t sequence_length);
 
@@ -34,6 +36,7 @@ struct PlanFlops {
   // those of attention, which makes its scores again; recomputation the layers' forward once more.
   double Computed(const PlanBatch& batch, RecomputeMode recompute) const;
 };
-absl::StatusOr<PlanFlops> FlopsOf(const PlanModel& model, const MeanKeys& keys);
+absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,
+                                  const MeanKeys& keys);
 
 }  // namespace osler

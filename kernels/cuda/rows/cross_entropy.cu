@@ -46,11 +46,11 @@ __global__ void __launch_bounds__(kThreads) TermsKernel(const CrossEntropyRows i
       z[k] = at < parts.packs ? LoadPack<T, kLanes>(parts.row, parts.PackBegin(at))
                               : FilledPack<T, kLanes>(T::kLowest);
     }
-    Add(z, capped, own);
+    Add(z, (parts.packs - pack + threads - 1) / threads, capped, own);
   }
   if (const int single = parts.Single(thread); single >= 0) {
     const Pack<T, 1> one[1] = {LoadPack<T, 1>(parts.row, single)};
-    Add(one, capped, own);
+    Add(one, 1, capped, own);
   }
   const ExpSum whole = BlockExpSum(own, scratch);
   if (thread != 0) return;

@@ -19,18 +19,41 @@ __device__ inline float Exp(float v) { return Exp2(v * kLog2e); }
 // z becomes limit · tanh(z / limit), with `share` the tangent.
 template <bool kCap>
 struct Capped {
-  float limit, inverse;
+  float limit, rate;
 
   __device__ explicit Capped(float soft_cap)
-      : limit(soft_cap), inverse(kCap ? 1 / soft_cap : 0.0F) {}
+      : limit(soft_cap), rate(kCap ? 2 * kLog2e / soft_cap : 0.0F) {}
   __device__ float Share(float z) const {
     if constexpr (!kCap) return z;
-    return 1 - __fdividef(2.0F, 1 + Exp2(z * (2 * kLog2e * inverse)));
+    return 1 - __fdividef(2.0F, Power(z));
+  }
+  // Of a pack: reciprocals are scarce, so two shares take one.
+  template <typename T, int kLanes>
+  __device__ void Shares(const Pack<T, kLanes>& z, float (&share)[kLanes]) const {
+    if constexpr (!kCap || kLanes == 1) {
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) share[i] = Share(z[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kLanes; i += 2) {
+        const float a = Power(z[i]), b = Power(z[i + 1]), r = __fdividef(-2.0F, a * b);
+        share[i] = fmaf(r, b, 1.0F);
+        share[i + 1] = fmaf(r, a, 1.0F);
+      }
+    }
   }
   __device__ float Value(float share) const { return kCap ? share * limit : share; }
   __device__ float operator()(float z) const { return Value(Share(z)); }
   // d value / dz
   __device__ float Slope(float share) const { return kCap ? 1 - share * share : 1.0F; }
+
+ private:
+  // 1 + e^(2z / limit), where it is at most 2⁶⁰: the product of two is no infinity. NaN stays.
+  __device__ float Power(float z) const {
+    float exponent;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(exponent) : "f"(z * rate), "f"(60.0F));
+    return 1 + Exp2(exponent);
+  }
 };
 
 // Over the lanes of a warp, in a fixed order.
@@ -56,10 +79,11 @@ __device__ inline float Largest(const Pack<T, kLanes>& z) {
   return largest;
 }
 
-// Adds a thread's values: their maximum first, as the cap keeps their order.
+// Adds the first `count` of a thread's packs; the others hold −∞. Their maximum comes first, as the
+// cap keeps their order.
 template <typename T, bool kCap, int kLanes, int kPacks>
-__device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], const Capped<kCap>& capped,
-                           ExpSum& own) {
+__device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], int count,
+                           const Capped<kCap>& capped, ExpSum& own) {
   Pack<T, kLanes> top = z[0];
 #pragma unroll
   for (int k = 1; k < kPacks; ++k) top = Maximum(top, z[k]);
@@ -72,8 +96,12 @@ __device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], const Capped<kCap
   float sums[4] = {};
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
+    if (kCap && k >= count) continue;  // the cap turns −∞ into −limit
+    float share[kLanes];
+    capped.Shares(z[k], share);
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) sums[i % 4] += Exp2(fmaf(capped(z[k][i]), kLog2e, base));
+    for (int i = 0; i < kLanes; ++i)
+      sums[i % 4] += Exp2(fmaf(capped.Value(share[i]), kLog2e, base));
   }
   own.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
@@ -89,17 +117,18 @@ struct Gradient {
         base(-max * kLog2e),
         factor(in.gradient_scale / sum),
         scale(in.gradient_scale) {}
-  __device__ float operator()(float z, float one_hot) const {
-    const float share = capped.Share(z);
+  __device__ float FromShare(float share, float one_hot) const {
     const float p = Exp2(fmaf(capped.Value(share), kLog2e, base)) * factor;
     return (p - one_hot) * capped.Slope(share);
   }
+  __device__ float OfTarget(float z) const { return FromShare(capped.Share(z), scale); }
   // Of logits none of which is the target's.
   template <typename T, int kLanes>
   __device__ Pack<T, kLanes> operator()(const Pack<T, kLanes>& z) const {
     float v[kLanes];
+    capped.Shares(z, v);
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) v[i] = (*this)(z[i], 0);
+    for (int i = 0; i < kLanes; ++i) v[i] = FromShare(v[i], 0);
     return Narrowed<T, kLanes>(v);
   }
 };
@@ -123,7 +152,7 @@ struct TargetLogit {
   template <typename T, bool kCap>
   __device__ void Store(const Gradient<kCap>& gradient, void* logits, int64_t target) const {
     if (!here) return;
-    const float one[1] = {gradient(z, gradient.scale)};
+    const float one[1] = {gradient.OfTarget(z)};
     StorePack(logits, target, Narrowed<T, 1>(one));
   }
 };

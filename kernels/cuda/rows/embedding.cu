@@ -11,7 +11,9 @@ namespace {
 // at once; the parts of one that crosses windows go to the workspace, [windows, 2, width]: slot 0
 // what continues a run of the window before, slot 1 what the next window continues. A window that a
 // run fills whole has slot 0 alone. The window where the run begins then adds its parts up.
-constexpr int kWindow = 32, kThreads = 128, kAtATime = 4, kPartsAtATime = 16;
+constexpr int kWindow = 32, kThreads = 128, kAtATime = 4;
+// A run's parts are added up by so many slices of a block, of one warp each.
+constexpr int kSlices = 8, kPartsAtATime = 4;
 
 // What becomes of the sum after a row of a window: the run goes on, or is of no row of the weight,
 // or the sum is the run's, or the part of it in slot 0 or 1.
@@ -49,7 +51,7 @@ struct Column {
   float sum[kLanes];
 
   __device__ explicit Column(const EmbeddingBackward& arguments)
-      : in(arguments), at(static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kLanes) {
+      : in(arguments), at(static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * kLanes) {
     Clear();
   }
   __device__ void Clear() {
@@ -130,26 +132,31 @@ __device__ inline int64_t RunEnd(const EmbeddingBackward& in, int64_t from, int6
 
 // For each window in which a run begins that goes on in the next: adds up that run.
 template <typename T, typename W, int kLanes>
-__global__ void __launch_bounds__(kThreads) CrossingRunsKernel(const EmbeddingBackward in) {
+__global__ void __launch_bounds__(32 * kSlices) CrossingRunsKernel(const EmbeddingBackward in) {
+  __shared__ Pack<Fp32, kLanes> sums[kSlices][32];
   const int64_t window = blockIdx.x, next = (window + 1) * kWindow;
   const int64_t id = in.ids[next - 1];
   if (in.ids[next] != id || id < in.begin || id - in.begin >= in.rows) return;
   if (window > 0 && in.ids[window * kWindow - 1] == id) return;  // it began before
   Column<T, W, kLanes> column(in);
-  if (column.at >= in.width) return;
-  const Pack<W, kLanes> old = LoadPack<W, kLanes>(in.grad_weight, column.InWeight(id));
-  column.Add(column.LoadPart(window, 1));
-  const int64_t windows = CeilDiv(RunEnd(in, next, id), kWindow);
-  for (int64_t from = window + 1; from < windows; from += kPartsAtATime) {
+  const bool present = column.at < in.width;
+  const auto slice = static_cast<int>(threadIdx.y);
+  if (slice == 0 && present) column.Add(column.LoadPart(window, 1));
+  const int64_t windows = present ? CeilDiv(RunEnd(in, next, id), kWindow) : 0;
+  for (int64_t from = window + 1 + slice; from < windows; from += kPartsAtATime * kSlices) {
     Pack<Fp32, kLanes> parts[kPartsAtATime] = {};
 #pragma unroll
     for (int k = 0; k < kPartsAtATime; ++k) {
-      if (from + k < windows) parts[k] = column.LoadPart(from + k, 0);
+      if (from + k * kSlices < windows) parts[k] = column.LoadPart(from + k * kSlices, 0);
     }
 #pragma unroll
     for (int k = 0; k < kPartsAtATime; ++k) column.Add(parts[k]);
   }
-  column.AddTo(old, id);
+  sums[slice][threadIdx.x] = Narrowed<Fp32, kLanes>(column.sum);
+  __syncthreads();
+  if (slice != 0 || !present) return;
+  for (int other = 1; other < kSlices; ++other) column.Add(sums[other][threadIdx.x]);
+  column.AddTo(LoadPack<W, kLanes>(in.grad_weight, column.InWeight(id)), id);
 }
 
 template <typename T, typename W, int kLanes>
@@ -160,8 +167,9 @@ int LaunchWith(const EmbeddingBackward& in, cudaStream_t stream) {
       <<<dim3(static_cast<unsigned>(windows), columns), kThreads, 0, stream>>>(in);
   const cudaError_t launched = cudaGetLastError();
   if (launched != cudaSuccess || windows == 1) return launched;
-  CrossingRunsKernel<T, W, kLanes>
-      <<<dim3(static_cast<unsigned>(windows - 1), columns), kThreads, 0, stream>>>(in);
+  const dim3 blocks(static_cast<unsigned>(windows - 1),
+                    static_cast<unsigned>(CeilDiv(in.width, 32 * kLanes)));
+  CrossingRunsKernel<T, W, kLanes><<<blocks, dim3(32, kSlices), 0, stream>>>(in);
   return cudaGetLastError();
 }
 

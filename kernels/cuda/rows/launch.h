@@ -30,15 +30,21 @@ bool AllAligned16(const P*... p) {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline int Multiprocessors() {
+// Of the current device; 0 where it cannot be asked.
+inline int DeviceAttribute(cudaDeviceAttr attribute) {
   int device = 0;
-  int count = 0;
+  int value = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-    return 1;
+      cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
+    return 0;
   }
-  return count;
+  return value;
 }
+
+inline int Multiprocessors() {
+  return std::max(DeviceAttribute(cudaDevAttrMultiProcessorCount), 1);
+}
+inline int ComputeCapabilityMajor() { return DeviceAttribute(cudaDevAttrComputeCapabilityMajor); }
 
 // out[column] = Σ of parts[·][column], in an order that `count` alone decides.
 int SumColumns(const float* parts, int count, int width, float* out, cudaStream_t stream);

@@ -106,6 +106,19 @@ struct Turns {
   }
 };
 
+// The weight, or 1 + the weight, as fp32.
+template <typename T>
+__device__ inline void LoadGain(const RopeShape& shape, const void* weight, NormStyle style,
+                                float* gain) {
+  const float offset = style == NormStyle::kGemma ? 1.0F : 0.0F;
+  for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kRopeThreads) {
+    float one[1];
+    LoadWeight<T>(weight, shape.weight_element == Element::kFp32, i, one);
+    gain[i] = one[0] + offset;
+  }
+  __syncthreads();
+}
+
 template <typename T>
 bool RopeIsWide(const RopeShape& shape) {
   return shape.width % (2 * kWideLanes<T>) == 0 && shape.width <= 64 * kWideLanes<T> &&
@@ -116,13 +129,6 @@ template <typename T>
 bool RowsAreWide(const Rows& rows) {
   return Aligned16(rows.data) && rows.token_stride % kWideLanes<T> == 0 &&
          rows.head_stride % kWideLanes<T> == 0;
-}
-
-inline int RopeBlocks(const RopeShape& shape, int group_lanes, int heads_at_a_time,
-                      int blocks_a_multiprocessor) {
-  const int64_t items = shape.tokens * CeilDiv(shape.heads, heads_at_a_time);
-  return static_cast<int>(std::min<int64_t>(int64_t{Multiprocessors()} * blocks_a_multiprocessor,
-                                            CeilDiv(items, kRopeThreads / group_lanes)));
 }
 
 inline bool IsSupported(const RopeShape& shape, bool weighted) {

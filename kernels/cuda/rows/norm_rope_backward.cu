@@ -63,27 +63,29 @@ struct HeadBackward {
   }
 };
 
-// The block's groups add their shares in turn, in `sums`, [width].
+// part = Σ over the block's groups of their shares, in order; `shared` is [groups, width].
 template <typename T, int kLanes>
-__device__ void AddShares(const WeightShare<T, kLanes>& share, const RopeWalk& walk, int half,
-                          int group_lanes, float* sums) {
-  for (int group = 0; group < kRopeThreads / group_lanes; ++group) {
-    __syncthreads();
-    if (walk.group != group) continue;
+__device__ void AddGroups(const WeightShare<T, kLanes>& share, const RopeWalk& walk, int width,
+                          int group_lanes, float* shared, float* part) {
+  const int half = width / 2;
+  float* own = shared + walk.group * width;
 #pragma unroll
-    for (int k = 0; k < kHeadPairs<T, kLanes>; ++k) {
-      const int i = (walk.lane + k * group_lanes) * kLanes;
-      if (i >= half) continue;
+  for (int k = 0; k < kHeadPairs<T, kLanes>; ++k) {
+    const int i = (walk.lane + k * group_lanes) * kLanes;
+    if (i >= half) continue;
 #pragma unroll
-      for (int lane = 0; lane < kLanes; ++lane) {
-        float& first = sums[i + lane];
-        float& second = sums[half + i + lane];
-        first = group == 0 ? share.first[k][lane] : first + share.first[k][lane];
-        second = group == 0 ? share.second[k][lane] : second + share.second[k][lane];
-      }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      own[i + lane] = share.first[k][lane];
+      own[half + i + lane] = share.second[k][lane];
     }
   }
   __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += kRopeThreads) {
+    float sum = shared[i];
+    for (int group = 1; group < kRopeThreads / group_lanes; ++group)
+      sum += shared[group * width + i];
+    part[i] = sum;
+  }
 }
 
 template <typename T, int kLanes>
@@ -92,17 +94,13 @@ __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
   constexpr int kPairs = kHeadPairs<T, kLanes>;
   constexpr int kHeads = kHeadsAtATime<kLanes>;
   __shared__ float4 shared[kMaxHeadWidth / 4];
+  __shared__ float sums[kRopeThreads * 2 * kHeadPairs<T, kLanes> * kLanes];
   float* gain = reinterpret_cast<float*>(shared);
   const RopeShape& shape = in.shape;
   const int half = shape.width / 2;
-  const float offset = in.style == NormStyle::kGemma ? 1.0F : 0.0F;
-  for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kRopeThreads) {
-    LoadWeight<T, 1>(in.weight, shape.weight_element == Element::kFp32, i, offset,
-                     *reinterpret_cast<float(*)[1]>(gain + i));
-  }
-  __syncthreads();
-  WeightShare<T, kLanes> share;
+  LoadGain<T>(shape, in.weight, in.style, gain);
   const float inverse_width = 1.0F / static_cast<float>(shape.width);
+  WeightShare<T, kLanes> share;
   RopeWalk walk(shape, group_lanes, kHeads);
   for (; walk.Any(); walk.Next()) {
     const int head = walk.slot * kHeads;
@@ -141,15 +139,15 @@ __global__ void __launch_bounds__(kRopeThreads, kBlocksAMultiprocessor)
     }
   }
   if (parts == nullptr) return;
-  AddShares(share, walk, half, group_lanes, gain);
-  float* part = parts + int64_t{blockIdx.x} * shape.width;
-  for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kRopeThreads) part[i] = gain[i];
+  AddGroups(share, walk, shape.width, group_lanes, sums, parts + int64_t{blockIdx.x} * shape.width);
 }
 
 template <typename T, int kLanes>
 int LaunchWith(const NormRopeBackward& in, cudaStream_t stream) {
   const int lanes = GroupLanes(in.shape.width, kLanes);
-  const int blocks = RopeBlocks(in.shape, lanes, kHeadsAtATime<kLanes>, kBlocksAMultiprocessor);
+  const int64_t items = in.shape.tokens * CeilDiv(in.shape.heads, kHeadsAtATime<kLanes>);
+  const auto blocks = static_cast<int>(std::min<int64_t>(
+      int64_t{Multiprocessors()} * kBlocksAMultiprocessor, CeilDiv(items, kRopeThreads / lanes)));
   float* parts = in.grad_weight == nullptr ? nullptr : in.workspace;
   NormRopeBackwardKernel<T, kLanes><<<blocks, kRopeThreads, 0, stream>>>(in, lanes, parts);
   const cudaError_t launched = cudaGetLastError();

@@ -5,7 +5,7 @@
 namespace osler::cuda {
 namespace {
 
-constexpr int kBlocksAMultiprocessor = 8;
+constexpr int kTurns = 4;  // of a block over its items: what is read of the weight serves them all
 
 template <typename T, int kLanes>
 __device__ float InverseRms(const HeadPacks<T, kLanes>& x, float inverse_width, float eps,
@@ -47,14 +47,7 @@ __global__ void __launch_bounds__(kRopeThreads)
   const RopeShape& shape = in.shape;
   const int half = shape.width / 2;
   const bool norm = in.weight != nullptr;
-  if (norm) {
-    const float offset = in.style == NormStyle::kGemma ? 1.0F : 0.0F;
-    for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kRopeThreads) {
-      LoadWeight<T, 1>(in.weight, shape.weight_element == Element::kFp32, i, offset,
-                       *reinterpret_cast<float(*)[1]>(gain + i));
-    }
-    __syncthreads();
-  }
+  if (norm) LoadGain<T>(shape, in.weight, in.style, gain);
   const float inverse_width = 1.0F / static_cast<float>(shape.width);
   for (RopeWalk walk(shape, group_lanes, kHeads); walk.Any(); walk.Next()) {
     const int head = walk.slot * kHeads;
@@ -96,7 +89,8 @@ __global__ void __launch_bounds__(kRopeThreads)
 template <typename T, int kLanes>
 int LaunchWith(const NormRopeForward& in, cudaStream_t stream) {
   const int lanes = GroupLanes(in.shape.width, kLanes);
-  const int blocks = RopeBlocks(in.shape, lanes, kHeadsAtATime<kLanes>, kBlocksAMultiprocessor);
+  const int64_t items = in.shape.tokens * CeilDiv(in.shape.heads, kHeadsAtATime<kLanes>);
+  const auto blocks = static_cast<unsigned>(CeilDiv(items, int64_t{kRopeThreads} / lanes * kTurns));
   NormRopeForwardKernel<T, kLanes><<<blocks, kRopeThreads, 0, stream>>>(in, lanes);
   return cudaGetLastError();
 }

@@ -202,16 +202,15 @@ __device__ inline Pack<T, kLanes> Narrowed(const float (&v)[kLanes]) {
 
 // A weight is fp32, or of the values' own type.
 template <typename T, int kLanes>
-__device__ inline void LoadWeight(const void* weight, bool fp32, int element, float offset,
-                                  float (&v)[kLanes]) {
+__device__ inline void LoadWeight(const void* weight, bool fp32, int element, float (&v)[kLanes]) {
   if (fp32) {
     const Pack<Fp32, kLanes> pack = LoadPack<Fp32, kLanes>(weight, element);
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) v[i] = pack[i] + offset;
+    for (int i = 0; i < kLanes; ++i) v[i] = pack[i];
   } else {
     const Pack<T, kLanes> pack = LoadPack<T, kLanes>(weight, element);
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) v[i] = pack[i] + offset;
+    for (int i = 0; i < kLanes; ++i) v[i] = pack[i];
   }
 }
 

@@ -35,17 +35,25 @@ __device__ inline float WarpMax(float v) {
 
 inline constexpr int kMaxWarps = 32;
 
-// Threads (·, y) of a block sum their values; blockDim.x is a multiple of 32. A barrier of its own
-// lets each y go its own pace: at most 15 of more than 32 threads. `scratch` is blockDim.x / 32
-// floats for this y, and must alternate between two places from call to call: then one barrier a
-// call is enough.
+// Threads (·, y) of a block sum their values; blockDim.x is a multiple of 32. `scratch` is
+// kMaxWarps floats, and must alternate between two places from call to call: then one barrier a
+// call is enough. That of a group lets each y go its own pace, at most 15 of them, but a block
+// takes all sixteen of its barriers, so that few blocks share a multiprocessor.
+enum class Barrier { kOfBlock, kOfGroup };
+template <Barrier barrier>
 __device__ inline float GroupSum(float v, float* scratch) {
   v = WarpSum(v);
   if (blockDim.x == 32) return v;
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-  asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
-  float sum = scratch[0];
-  for (int warp = 1; warp < static_cast<int>(blockDim.x / 32); ++warp) sum += scratch[warp];
+  const unsigned warps = blockDim.x / 32;
+  float* own = scratch + threadIdx.y * warps;
+  if (threadIdx.x % 32 == 0) own[threadIdx.x / 32] = v;
+  if constexpr (barrier == Barrier::kOfGroup) {
+    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
+  } else {
+    __syncthreads();
+  }
+  float sum = own[0];
+  for (unsigned warp = 1; warp < warps; ++warp) sum += own[warp];
   return sum;
 }
 

@@ -14,11 +14,4 @@ inline unsigned GroupThreads(int width, int thread_elements) {
   return static_cast<unsigned>(32 * CeilDiv(width, int64_t{32} * thread_elements));
 }
 
-template <typename T, int kLanes>
-__device__ inline float Normalised(const Pack<T, kLanes>& x, int i, float inverse_rms,
-                                   NormStyle style) {
-  const float v = x[i] * inverse_rms;
-  return style == NormStyle::kGemma ? v : Rounded<T>(v);
-}
-
 }  // namespace osler::cuda

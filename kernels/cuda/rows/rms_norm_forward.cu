@@ -3,10 +3,38 @@
 namespace osler::cuda {
 namespace {
 
+constexpr int kMinThreads = 128;  // of a block, if its rows are short
+
 template <int kLanes>
 constexpr int kThreadElements = kLanes == 1 ? 16 : 32;
 
-constexpr int kThreads = 256;  // of a block, in groups of one row each
+template <typename T, int kLanes>
+__device__ float Squares(const Pack<T, kLanes>& x) {
+  float even = 0;
+  float odd = 0;
+#pragma unroll
+  for (int i = 0; i < kLanes; i += 2) {
+    even += x[i] * x[i];
+    if (i + 1 < kLanes) odd += x[i + 1] * x[i + 1];
+  }
+  return even + odd;
+}
+
+// v is the weight, and becomes the result.
+template <typename T, int kLanes>
+__device__ void Normalise(const Pack<T, kLanes>& x, float r, NormStyle style, float (&v)[kLanes]) {
+  if (style == NormStyle::kPlain) {
+    float normed[kLanes];
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) normed[i] = x[i] * r;
+    const Pack<T, kLanes> rounded = Narrowed<T, kLanes>(normed);
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) v[i] *= rounded[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) v[i] = (1 + v[i]) * (x[i] * r);
+  }
+}
 
 template <typename T, int kLanes>
 __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
@@ -15,7 +43,8 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
   constexpr bool kHoldsResidual = kLanes > 1;
   __shared__ float scratch[kMaxWarps];
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
-  if (row >= in.rows) return;
+  // Of a row that there is not a block's threads have no part, but they wait for the others.
+  const int width = row < in.rows ? in.width : 0;
   const int64_t begin = row * in.width;
   const int step = static_cast<int>(blockDim.x) * kLanes;
   const int first = static_cast<int>(threadIdx.x) * kLanes;
@@ -24,7 +53,7 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int i = first + k * step;
-    if (i >= in.width) continue;
+    if (i >= width) continue;
     x[k] = LoadPack<T, kLanes>(in.x, begin + i);
     if (kHoldsResidual && in.residual != nullptr)
       residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
@@ -33,32 +62,27 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int i = first + k * step;
-    if (i >= in.width) continue;
+    if (i >= width) continue;
     if (in.sum != nullptr) {
       if (!kHoldsResidual) residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
       x[k] = Sum(x[k], residual[k]);
       StorePack(in.sum, begin + i, x[k]);
     }
-#pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) squares += x[k][lane] * x[k][lane];
+    squares += Squares(x[k]);
   }
-  squares = GroupSum(squares, scratch + threadIdx.y * (blockDim.x / 32));
+  squares = GroupSum<Barrier::kOfBlock>(squares, scratch);
   const float r = rsqrtf(squares / static_cast<float>(in.width) + in.eps);
-  if (threadIdx.x == 0) in.inverse_rms[row] = r;
+  if (threadIdx.x == 0 && width != 0) in.inverse_rms[row] = r;
 
   const bool add = in.residual != nullptr && in.sum == nullptr;
-  const float offset = in.style == NormStyle::kGemma ? 1.0F : 0.0F;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int i = first + k * step;
-    if (i >= in.width) continue;
+    if (i >= width) continue;
     if (!kHoldsResidual && add) residual[k] = LoadPack<T, kLanes>(in.residual, begin + i);
     float v[kLanes];
-    LoadWeight<T, kLanes>(in.weight, weight_fp32, i, offset, v);
-#pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      v[lane] *= Normalised(x[k], lane, r, in.style);
-    }
+    LoadWeight<T>(in.weight, weight_fp32, i, v);
+    Normalise(x[k], r, in.style, v);
     Pack<T, kLanes> y = Narrowed<T, kLanes>(v);
     if (add) y = Sum(y, residual[k]);
     StorePack(in.y, begin + i, y);
@@ -68,7 +92,7 @@ __global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
 template <typename T, int kLanes>
 int LaunchWith(const RmsNormForward& in, cudaStream_t stream) {
   const unsigned group = GroupThreads(in.width, kThreadElements<kLanes>);
-  const dim3 block(group, std::max(kThreads / group, 1U));
+  const dim3 block(group, std::max(kMinThreads / group, 1U));
   const auto blocks = static_cast<unsigned>(CeilDiv(in.rows, block.y));
   RmsNormForwardKernel<T, kLanes>
       <<<blocks, block, 0, stream>>>(in, in.weight_element == Element::kFp32);

@@ -3,7 +3,7 @@
 namespace osler::cuda::sm90 {
 
 int LaunchForward64(const AttentionForward& arguments, cudaStream_t stream) {
-  return LaunchForwardOfShape<64, 128, 128, 2, 3, Overlap::kNone>(arguments, stream);
+  return LaunchForwardOfShape<64, 128, 128, 3, 2, Overlap::kNone>(arguments, stream);
 }
 
 }  // namespace osler::cuda::sm90

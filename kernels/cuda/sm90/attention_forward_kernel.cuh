@@ -140,7 +140,8 @@ struct ConsumerState {
   int inside_lo, inside_hi;  // the keys that all 64 queries see
 };
 
-// The turns of the consumer groups at issuing products: named barriers 1 to kGroups.
+// The turns of the consumer groups at issuing products: named barriers 1 to kGroups; FinishOut has
+// the next kGroups.
 template <class Traits>
 struct Turns {
   int group;
@@ -190,21 +191,19 @@ __device__ inline void RescaleOut(ConsumerState<Traits>& state, const float (&co
   for (int i = 0; i < Traits::kWidth / 2; ++i) state.out[i] *= correction[(i / 2) % 2];
 }
 
-// Waits for the product that is adding to `out`, and rescales what it gave. The branch is on what
-// the softmax ends with: the compiler cannot put the wait before the exponentials that it is to
-// hide.
+// Waits for the product that is adding to `out`, and rescales what it gave where a row needs it.
+// The vote takes in what the softmax ends with: without it the compiler puts the wait before the
+// exponentials that it is to hide. It is the whole warpgroup's, as only such may branch around
+// wgmma.
 template <class Traits>
-__device__ inline void FinishOut(ConsumerState<Traits>& state, const float (&correction)[2]) {
+__device__ inline void FinishOut(ConsumerState<Traits>& state, const float (&correction)[2],
+                                 int group) {
   const bool rescale = correction[0] != 1 || correction[1] != 1 ||
                        state.rows.sum[0] + state.rows.sum[1] < 0;  // never
-  if (__any_sync(0xffffffff, rescale)) {
-    WgmmaWait<0>();
-    HoldRegisters(state.out);
-    RescaleOut(state, correction);
-  } else {
-    WgmmaWait<0>();
-    HoldRegisters(state.out);
-  }
+  const bool any = NamedAny(1 + Traits::kGroups + group, 128, rescale);
+  WgmmaWait<0>();
+  HoldRegisters(state.out);
+  if (any) RescaleOut(state, correction);
 }
 
 template <class Traits>
@@ -275,7 +274,7 @@ __device__ inline void StepKeys(ConsumerState<Traits>& state, Weights<Traits>& w
     if constexpr (Traits::kOverlap == Overlap::kWeights) {
       PackOperand<typename Traits::T>(next, state.scores);
     }
-    FinishOut(state, correction);
+    FinishOut(state, correction, turns.group);
     HoldRegisters(weights);
     ArriveOnceAWarp<Traits>(shared.v_empty[ring.v.stage]);
     if constexpr (Traits::kOverlap == Overlap::kSoftmax) {

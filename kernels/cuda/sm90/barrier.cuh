@@ -75,6 +75,20 @@ __device__ inline void NamedArrive(int barrier, int threads) {
 // the registers and instructions that a warp shares.
 __device__ inline int Uniform(int value) { return __shfl_sync(~0u, value, 0); }
 
+// Whether it holds in any of the `threads` threads that call this with that barrier.
+__device__ inline bool NamedAny(int barrier, int threads, bool value) {
+  uint32_t any;
+  asm volatile(
+      "{\n.reg .pred mine, all;\n"
+      "setp.ne.u32 mine, %1, 0;\n"
+      "bar.red.or.pred all, %2, %3, mine;\n"
+      "selp.u32 %0, 1, 0, all;\n}"
+      : "=r"(any)
+      : "r"(static_cast<uint32_t>(value)), "r"(barrier), "r"(threads)
+      : "memory");
+  return any != 0;
+}
+
 template <int kRegisters>
 __device__ inline void GrowRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

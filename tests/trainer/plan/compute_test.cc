@@ -44,7 +44,7 @@ class PlanTest : public ::testing::Test {
   }
 
   PlanFlops Flops() {
-    const auto flops = FlopsOf(model_, FullSequenceKeys(model_.model, 64));
+    const auto flops = FlopsOf(model_.model, model_.store, FullSequenceKeys(model_.model, 64));
     EXPECT_THAT(flops, IsOk());
     return *flops;
   }

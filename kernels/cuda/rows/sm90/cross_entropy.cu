@@ -1,3 +1,4 @@
+#include "kernels/cuda/rows/copy_async.cuh"
 #include "kernels/cuda/rows/cross_entropy.cuh"
 
 // One cluster of blocks a row, which it holds in its registers: the logits are read once.
@@ -18,11 +19,9 @@ __device__ inline unsigned ClusterRank() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// The two halves of a barrier of the cluster's threads.
-__device__ inline void ClusterArrive() {
+// Of the cluster's threads.
+__device__ inline void ClusterBarrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ inline void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What block `rank` of the cluster holds at the place of `own` in its shared memory.
@@ -38,11 +37,10 @@ __device__ inline ExpSum OfBlock(const ExpSum* own, unsigned rank) {
   return value;
 }
 
-// Over the cluster's blocks; `own` is this block's, in its shared memory. Another barrier of the
-// cluster must come before the block ends.
+// Over the cluster's blocks; `own` is this block's, in its shared memory, where it must stay until
+// the cluster's next barrier.
 __device__ inline ExpSum ClusterExpSum(const ExpSum* own) {
-  ClusterArrive();
-  ClusterWait();
+  ClusterBarrier();
   const unsigned lane = threadIdx.x % 32;
   return WarpExpSum(lane < ClusterBlocks() ? OfBlock(own, lane) : ExpSum{-INFINITY, 0});
 }
@@ -57,57 +55,98 @@ __device__ inline void Forget(Pack<T, kLanes> (&z)[kPacks]) {
   }
 }
 
-template <typename T, bool kCap>
-__global__ void __launch_bounds__(kMaxThreads, 2) ClusterKernel(const CrossEntropyRows in) {
-  constexpr int kLanes = kWideLanes<T>;
-  __shared__ ExpSum scratch[kMaxWarps];
-  __shared__ ExpSum of_block;
-  const unsigned rank = ClusterRank(), blocks = ClusterBlocks();
-  const int64_t row = blockIdx.x / blocks;
-  char* logits = static_cast<char*>(in.logits) + row * in.width * T::kBytes;
-  // The cluster goes through the row a sweep of packs at a time.
-  const int step = static_cast<int>(blocks * blockDim.x) * kLanes;
-  const int first = static_cast<int>(rank * blockDim.x + threadIdx.x) * kLanes;
-  const int64_t label = in.targets[row], target = label - in.begin;
-  const bool storing = rank == 0 && threadIdx.x == 0;
-  Pack<T, kLanes> z[kPacks];
-  if (label < 0) {  // for the whole cluster
+// A thread's part of a row: a sweep of the cluster's threads at a time.
+template <typename T>
+struct RowPart {
+  static constexpr int kLanes = kWideLanes<T>;
+  using Packs = Pack<T, kLanes>[kPacks];
+  const CrossEntropyRows& in;
+  int first, step;
+
+  __device__ explicit RowPart(const CrossEntropyRows& arguments)
+      : in(arguments),
+        first(static_cast<int>(ClusterRank() * blockDim.x + threadIdx.x) * kLanes),
+        step(static_cast<int>(ClusterBlocks() * blockDim.x) * kLanes) {}
+  __device__ int Begin(int k) const { return first + k * step; }
+  __device__ int Count() const { return (in.width - first + step - 1) / step; }
+  __device__ char* Row(int64_t row) const {
+    return static_cast<char*>(in.logits) + row * in.width * T::kBytes;
+  }
+  // To this thread's place in shared memory, which no other looks at.
+  __device__ void Fetch(int64_t row, int64_t label, Packs& place) const {
+    if (label >= 0) {
+#pragma unroll
+      for (int k = 0; k < kPacks; ++k) {
+        if (Begin(k) < in.width) CopyPackAsync(&place[k], Row(row), Begin(k));
+      }
+    }
+    CommitCopies();
+  }
+  __device__ int64_t Label(int64_t row) const { return row < in.rows ? in.targets[row] : -1; }
+  __device__ void Take(const Packs& place, Packs& z) const {
+    WaitForCopies<0>();
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k)
+      z[k] = Begin(k) < in.width ? place[k] : FilledPack<T, kLanes>(T::kLowest);
+  }
+  __device__ void Clear(int64_t row) const {
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      if (first + k * step < in.width)
-        StorePack(logits, first + k * step, FilledPack<T, kLanes>(0));
+      if (Begin(k) < in.width) StorePack(Row(row), Begin(k), FilledPack<T, kLanes>(0));
     }
-    if (storing) StoreTerms<false>(in, row, {0, 1}, false, 0);
-    return;
   }
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int i = first + k * step;
-    z[k] = i < in.width ? LoadPack<T, kLanes>(logits, i) : FilledPack<T, kLanes>(T::kLowest);
-  }
-  const bool here = target >= 0 && target < in.width;
-  const float target_logit = storing && here ? LoadPack<T, 1>(logits, target)[0] : 0.0F;
+};
 
-  ExpSum own = {-INFINITY, 0};
-  Add(z, Capped<kCap>(in.soft_cap), own);
-  own = BlockExpSum(own, scratch);
-  if (threadIdx.x == 0) of_block = own;
-  const ExpSum whole = ClusterExpSum(&of_block);
-  ClusterArrive();
-  if (storing) StoreTerms<kCap>(in, row, whole, here, target_logit);
+// Each cluster takes every so many rows: the next row is on its way while one is worked on.
+template <typename T, bool kCap>
+__global__ void __launch_bounds__(kMaxThreads, 2) ClusterKernel(const CrossEntropyRows in) {
+  using Packs = typename RowPart<T>::Packs;
+  extern __shared__ float4 shared[];
+  __shared__ ExpSum scratch[2][kMaxWarps], of_block[2];
+  const RowPart<T> part(in);
+  Packs& place = reinterpret_cast<Packs*>(shared)[threadIdx.x];
+  const int64_t clusters = gridDim.x / ClusterBlocks();
+  const bool storing = ClusterRank() == 0 && threadIdx.x == 0;
+  int64_t row = blockIdx.x / ClusterBlocks();
+  int64_t label = part.Label(row), next_label = part.Label(row + clusters);
+  part.Fetch(row, label, place);
+  int turn = 0;  // alternates from use to use of what the blocks share
+  for (; row < in.rows; row += clusters) {
+    const int64_t target = label - in.begin;
+    const bool here = label >= 0 && target >= 0 && target < in.width;
+    char* logits = part.Row(row);
+    Packs z;
+    part.Take(place, z);
+    part.Fetch(row + clusters, next_label, place);
+    const bool none = label < 0;
+    label = next_label;
+    next_label = part.Label(row + 2 * clusters);
+    if (none) {
+      part.Clear(row);
+      if (storing) StoreTerms<false>(in, row, {0, 1}, false, 0);
+      continue;
+    }
+    const float target_logit = storing && here ? LoadPack<T, 1>(logits, target)[0] : 0.0F;
+    ExpSum own = {-INFINITY, 0};
+    Add(z, part.Count(), Capped<kCap>(in.soft_cap), own);
+    own = BlockExpSum(own, scratch[turn]);
+    if (threadIdx.x == 0) of_block[turn] = own;
+    const ExpSum whole = ClusterExpSum(&of_block[turn]);
+    if (storing) StoreTerms<kCap>(in, row, whole, here, target_logit);
 
-  if (kCap) Forget(z);
-  const Gradient<kCap> gradient(in, whole.max, whole.sum);
-  TargetLogit found;
+    if (kCap) Forget(z);
+    const Gradient<kCap> gradient(in, whole.max, whole.sum);
+    TargetLogit found;
 #pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int i = first + k * step;
-    if (i >= in.width) continue;
-    found.Look(z[k], target - i);
-    StorePack(logits, i, gradient(z[k]));
+    for (int k = 0; k < kPacks; ++k) {
+      if (part.Begin(k) >= in.width) continue;
+      found.Look(z[k], target - part.Begin(k));
+      StorePack(logits, part.Begin(k), gradient(z[k]));
+    }
+    found.Store<T>(gradient, logits, target);
+    turn ^= 1;
   }
-  found.Store<T>(gradient, logits, target);
-  ClusterWait();
+  ClusterBarrier();  // no block leaves while another may look at what it holds
 }
 
 // The smallest cluster that holds a row; 0: none does.
@@ -123,32 +162,33 @@ int Launch(const CrossEntropyRows& in, cudaStream_t stream) {
   constexpr int kLanes = kWideLanes<T>;
   const int cluster = ClusterFor(in.width / kLanes);
   if (in.width % kLanes != 0 || !Aligned16(in.logits) || cluster == 0) return kUnsupported;
+  const auto kernel = in.soft_cap == 0 ? ClusterKernel<T, false> : ClusterKernel<T, true>;
+  const auto threads =
+      static_cast<unsigned>(32 * CeilDiv(in.width, int64_t{32} * kLanes * kPacks * cluster));
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(in.rows * cluster));
-  config.blockDim =
-      dim3(static_cast<unsigned>(32 * CeilDiv(in.width, int64_t{32} * kLanes * kPacks * cluster)));
+  config.gridDim = dim3(static_cast<unsigned>(cluster));
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = threads * sizeof(typename RowPart<T>::Packs);
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return in.soft_cap == 0 ? cudaLaunchKernelEx(&config, ClusterKernel<T, false>, in)
-                          : cudaLaunchKernelEx(&config, ClusterKernel<T, true>, in);
-}
-
-bool HasClusters() {
-  int device = 0;
-  int major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         major == 9;
+  cudaError_t result = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            static_cast<int>(config.dynamicSmemBytes));
+  int clusters = 0;  // that there is room for
+  if (result == cudaSuccess) result = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (result != cudaSuccess) return result;
+  if (clusters == 0) return kUnsupported;
+  config.gridDim.x = static_cast<unsigned>(cluster * std::min<int64_t>(clusters, in.rows));
+  return cudaLaunchKernelEx(&config, kernel, in);
 }
 
 }  // namespace
 
 int CrossEntropyInClusters(const CrossEntropyRows& in, cudaStream_t stream) {
-  if (in.width == 0 || !HasClusters()) return kUnsupported;
+  if (in.width == 0 || ComputeCapabilityMajor() != 9) return kUnsupported;
   return ForElement(in.element,
                     [&](auto element) { return Launch<decltype(element)>(in, stream); });
 }
