@@ -6,7 +6,7 @@
 #
 # 1. right or not: gpu_attention.py check --quick and gpu_rows.py check (a failure makes the exit code 1 in the end)
 # 2. attention: gpu_attention.py bench: ATen's FA2, cuDNN, dense mask, the ceilings of products and copies
-# 3. the row kernels: gpu_rows.py bench, where it is there
+# 3. the row kernels: gpu_rows.py bench, and the output projection with the loss: gpu_head.py, where they are there
 # 4. a training step of transformers + PEFT: gpu_step_peer.py
 # The budget is for 2 to 4: three parts, one and two. Tables go to stdout, everything to DIR/result.json and table.md.
 # Nothing is built: the library is build/release/libosler_cuda.so (target osler_cuda) or --library. docs/benchmarks.md
@@ -39,7 +39,7 @@ mkdir -p "$dir"
 rm -f "$dir"/{check,attention,step,result}.json "$dir"/{rows.txt,table.md}
 
 rows=$([ -n "$rows" ] && [ -f scripts/bench/gpu_rows.py ] && echo yes || true)
-parts=$((3 + ${rows:+1} + ${step:+2}))
+parts=$((3 + ${#rows} / 3 + 2 * (${#step} / 3)))  # each is "yes" or empty
 share() { echo $((budget * $1 / parts)); }
 
 failed=0
@@ -52,6 +52,7 @@ fi
   --budget-seconds "$(share 3)" --json "$dir/attention.json" || failed=1
 if [ -n "$rows" ]; then
   timeout "$(share 1)" "$python" scripts/bench/gpu_rows.py bench | tee "$dir/rows.txt" || failed=1
+  [ ! -f scripts/bench/gpu_head.py ] || timeout 60 "$python" scripts/bench/gpu_head.py | tee -a "$dir/rows.txt" || failed=1
 fi
 if [ -n "$step" ]; then
   "$python" scripts/bench/gpu_step_peer.py --budget-seconds "$(share 2)" --json "$dir/step.json" || failed=1

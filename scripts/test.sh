@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
 done
 # A skipped check is a check not made: each is listed at the end, and more than this many fail the run.
 # Without ../shared/samples every test on real files skips, so that many more are allowed then.
-max_skips=${OSLER_MAX_SKIPS:-$([ -d ../shared/samples ] && echo 6 || echo 61)}
+max_skips=${OSLER_MAX_SKIPS:-$([ -d ../shared/samples ] && echo 7 || echo 62)}
 
 targets=()
 for folder in $folders; do

@@ -3,7 +3,7 @@
 
     gpu_report.py DIR
 
-Each part is optional. rows.txt is the table that gpu_rows.py printed; it is taken as it stands.
+Each part is optional. rows.txt holds the tables that gpu_rows.py and gpu_head.py printed; it is taken as it stands.
 """
 import json
 import pathlib
