@@ -59,8 +59,9 @@ bool IsForFewRows(const at::Tensor& x_TD, const at::Tensor& weight_ED) {
 
 struct SummingLinear : torch::autograd::Function<SummingLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_TD,
-                            const at::Tensor& weight_ED, const at::Tensor& bias_E) {
+                            const at::Tensor& weight_ED, const std::optional<at::Tensor>& bias_E) {
     context->save_for_backward({x_TD, weight_ED});
+    context->saved_data["biased"] = bias_E.has_value();
     return at::linear(x_TD, weight_ED, bias_E);
   }
 
@@ -68,9 +69,10 @@ struct SummingLinear : torch::autograd::Function<SummingLinear> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x_TD = saved[0], &weight_ED = saved[1], grad_TE = grads[0].contiguous();
     AccumulateProduct(weight_ED.mutable_grad(), grad_TE, x_TD);
+    const bool biased = context->saved_data["biased"].toBool();
     return {context->needs_input_grad(0) ? at::mm(grad_TE, weight_ED) : at::Tensor(),
             {},
-            context->needs_input_grad(2) ? grad_TE.sum(0) : at::Tensor()};
+            biased && context->needs_input_grad(2) ? grad_TE.sum(0) : at::Tensor()};
   }
 };
 
@@ -78,7 +80,8 @@ struct SummingLinear : torch::autograd::Function<SummingLinear> {
 
 at::Tensor Linear(const at::Tensor& x_TD, const at::Tensor& weight_ED, const at::Tensor& bias_E) {
   if (!weight_ED.is_cpu() && weight_ED.requires_grad() && weight_ED.grad().defined())
-    return SummingLinear::apply(x_TD, weight_ED, bias_E);
+    return SummingLinear::apply(
+        x_TD, weight_ED, bias_E.defined() ? std::optional<at::Tensor>(bias_E) : std::nullopt);
   if (!IsForFewRows(x_TD, weight_ED)) return at::linear(x_TD, weight_ED, bias_E);
   const at::Tensor wide_TD = x_TD.to(at::kFloat).contiguous();
   const int64_t rows = x_TD.size(0), depth = x_TD.size(1), width = weight_ED.size(0);

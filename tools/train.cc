@@ -36,6 +36,13 @@ struct TrainFlags {
   std::string config;
   std::vector<std::string> overrides;
   LaunchFlags launch;
+  int64_t profile_step = 0;
+};
+
+// How this process was started, as far as training wants to know.
+struct Start {
+  LaunchInfo launch;
+  int64_t profile_step = 0;
 };
 
 // Under ZeRO 3 memory is what one saves.
@@ -108,8 +115,9 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
   return options;
 }
 
-absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const LaunchInfo& launch,
+absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const Start& start,
                          Communicator& world) {
+  const LaunchInfo& launch = start.launch;
   OSLER_ASSIGN_OR_RETURN(const CudaDevice device, OpenDevice(config.train(), launch, world));
   WarnOfNoEffect(config.train(), world);
   OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
@@ -119,18 +127,19 @@ absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const LaunchInfo& 
         nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication())));
   }
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world, nccl.get()));
-  OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh, device));
+  OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh,
+                                         {.device = device, .profile_step = start.profile_step}));
   return trainer->Run();
 }
 
 // What all ranks do together, from the first moment at which each knows of the others.
-absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config,
-                           const LaunchInfo& launch, World& world) {
+absl::Status TrainTogether(Fs& fs, const absl::StatusOr<config::Train>& config, const Start& start,
+                           World& world) {
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(*world.comm, config.status()));
   OSLER_RETURN_IF_ERROR(
       CheckSameOnAllRanks(*world.control, "configuration",
                           absl::StrCat("osler_version: ", kOslerVersion, "\n", ToYaml(*config))));
-  return TrainOnMesh(fs, *config, launch, *world.comm);
+  return TrainOnMesh(fs, *config, start, *world.comm);
 }
 
 absl::Status Train(Fs& fs, const TrainFlags& flags) {
@@ -150,9 +159,10 @@ absl::Status Train(Fs& fs, const TrainFlags& flags) {
       config.ok() ? config->communication() : config::Communication();
   OSLER_ASSIGN_OR_RETURN(World world,
                          ConnectWorld(launch, TimesOf(communication), OptionsOf(communication)));
-  if (!config.ok()) return TrainTogether(fs, config, launch, world);
+  const Start start{launch, flags.profile_step};
+  if (!config.ok()) return TrainTogether(fs, config, start, world);
   RankExit exit(fs, world, config->train().output());
-  return exit.Finish(TrainTogether(fs, config, launch, world));
+  return exit.Finish(TrainTogether(fs, config, start, world));
 }
 
 }  // namespace
@@ -169,6 +179,8 @@ void AddTrainCommand(CLI::App& app, Fs& fs, Action& action) {
   command->add_option("--set", flags->overrides, "override a setting: a.b=value (repeatable)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--profile", flags->profile_step,
+                      "write RUN_DIR/log/trace.stepN.json, a Chrome trace of this step");
   AddLaunchFlags(*command, flags->launch);
   command->callback([&fs, &action, flags] { action = [&fs, flags] { return Train(fs, *flags); }; });
 }

@@ -50,8 +50,9 @@ void ShardedState::FindHolders() {
   for (const ParameterSlot& slot : store_.slots()) {
     stages_after.push_back(slot.present ? pipeline.size() - pipeline.rank() : 0);
   }
-  const at::Tensor most = at::tensor(stages_after, at::kLong);
+  at::Tensor most = at::tensor(stages_after, at::kLong).to(store_.layout().device);
   pipeline.AllReduce(most, ReduceOp::kMax, "stages of parameters").Wait();
+  most = most.cpu();
   for (size_t i = 0; i < store_.slots().size(); ++i) {
     holder_.push_back(pipeline.size() - most.const_data_ptr<int64_t>()[i]);
   }

@@ -120,12 +120,18 @@ std::string StagePass::Label(const Visit& visit) const {
 }
 
 void StagePass::Enter() {
-  parts_.recorder.SetBlock(Label(visits_[visit_]));
+  visit_label_ = Label(visits_[visit_]);
+  visit_range_.emplace(at::RecordScope::USER_SCOPE);
+  visit_range_->before(visit_label_);
+  parts_.recorder.SetBlock(visit_label_);
   parts_.residency.Acquire(SlotsOf(visits_[visit_]));
   if (visit_ + 1 < visits_.size()) parts_.residency.Prefetch(SlotsOf(visits_[visit_ + 1]));
 }
 
-void StagePass::Leave() { parts_.residency.Release(SlotsOf(visits_[visit_++])); }
+void StagePass::Leave() {
+  parts_.residency.Release(SlotsOf(visits_[visit_++]));
+  visit_range_.reset();
+}
 
 StagePass::InFlight& StagePass::FlightOf(int64_t micro_batch) {
   const auto [flight, fresh] = in_flight_.try_emplace(micro_batch);

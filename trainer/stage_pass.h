@@ -4,9 +4,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/record_function.h>
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -89,6 +91,8 @@ class StagePass {
   const std::vector<PipelineAction> actions_;
   const std::vector<Visit> visits_;
   size_t visit_ = 0;
+  std::string visit_label_;
+  std::optional<at::RecordFunction> visit_range_;  // for profilers
   StageExchange exchange_;
   std::map<int64_t, InFlight> in_flight_;
   std::vector<LossSum> losses_;

@@ -180,6 +180,16 @@ absl::Status Trainer::State::AfterStep(StepReport& report, Progress& progress) {
   return absl::OkStatus();
 }
 
+void Trainer::State::SaveTrace(StepTrace& trace) const {
+  const std::string path = RunFile(absl::StrCat("log/trace.step", step, ".json"));
+  const absl::Status saved = trace.Save(path);
+  if (saved.ok()) {
+    LogInfo("wrote {}", path);
+  } else {
+    LogWarning("{}: {}", path, std::string(saved.message()));
+  }
+}
+
 absl::Status Trainer::Run() {
   State& s = *state_;
   const config::TrainLoop& train = s.config.train();
@@ -191,7 +201,10 @@ absl::Status Trainer::Run() {
   Progress progress("training", train.steps(), "steps", s.step);
   if (!s.is_first()) progress.Silence();
   while (!s.Finished()) {
+    std::optional<StepTrace> trace;
+    if (s.is_first() && s.step + 1 == s.profile_step) trace.emplace(s.device.device);
     OSLER_ASSIGN_OR_RETURN(StepReport report, Step());
+    if (trace.has_value()) s.SaveTrace(*trace);
     OSLER_RETURN_IF_ERROR(s.AfterStep(report, progress));
     if (s.stop_agreed && !s.Finished()) {
       return StoppedError(

@@ -22,13 +22,18 @@
 
 namespace osler {
 
+struct TrainerOptions {
+  CudaDevice device = {};    // what computes: the CPU, unless a GPU was opened
+  int64_t profile_step = 0;  // of which rank 0 writes RUN_DIR/log/trace.stepN.json; 0: none
+};
+
 class Trainer {
  public:
   // Loads model and data, claims the run directory and resumes from its newest good checkpoint, if
-  // any. Computes on `device`, whose facts metrics use. fs and mesh must outlive the trainer. Every
-  // rank returns the same status.
+  // any. fs and mesh must outlive the trainer. Every rank returns the same status.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(Fs& fs, const config::Train& config,
-                                                         Mesh& mesh, const CudaDevice& device = {});
+                                                         Mesh& mesh,
+                                                         const TrainerOptions& options = {});
   ~Trainer();
 
   // One optimizer step. A loss or gradient that is not finite is a data error naming the step and

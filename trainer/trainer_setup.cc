@@ -283,8 +283,9 @@ absl::Status Trainer::State::SaveCheckpoint(FullDisk policy) {
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(Fs& fs, const config::Train& config,
-                                                         Mesh& mesh, const CudaDevice& device) {
-  auto state = std::make_unique<State>(fs, config, mesh, device);
+                                                         Mesh& mesh,
+                                                         const TrainerOptions& options) {
+  auto state = std::make_unique<State>(fs, config, mesh, options);
   OSLER_RETURN_IF_ERROR(state->OpenModelAndData());
   OSLER_RETURN_IF_ERROR(state->LoadParameters());
   OSLER_RETURN_IF_ERROR(state->OpenStream());

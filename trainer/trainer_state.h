@@ -22,6 +22,7 @@
 #include "trainer/run_state.h"
 #include "trainer/sharded_state.h"
 #include "trainer/step.h"
+#include "trainer/step_trace.h"
 #include "trainer/trainer.h"
 #include "trainer/validation.h"
 
@@ -29,11 +30,13 @@ namespace osler {
 
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
-  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh, const CudaDevice& the_device)
+  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh,
+        const TrainerOptions& options)
       : fs(the_fs),
         config(the_config),
         mesh(the_mesh),
-        device(the_device),
+        device(options.device),
+        profile_step(options.profile_step),
         best(StopOptions()) {}
 
   absl::Status OpenModelAndData();
@@ -58,6 +61,7 @@ struct Trainer::State {
   // What the packs cost, by PlanFlops::model.
   absl::StatusOr<double> ModelFlops(const std::vector<Pack>& packs) const;
   void MeasureSpeed(double wall_ms, StepReport& report) const;
+  void SaveTrace(StepTrace& trace) const;  // of the step just finished
   absl::StatusOr<std::vector<Pack>> NextPacks(int64_t end);
   absl::Status Train(const std::vector<Pack>& packs, StepReport& report);
   // Validation, metrics and checkpoint, where the finished step is due for them.
@@ -79,7 +83,8 @@ struct Trainer::State {
   Fs& fs;
   const config::Train config;
   Mesh& mesh;
-  const CudaDevice device;  // the CPU, unless there is one
+  const CudaDevice device;
+  const int64_t profile_step;
 
   std::optional<FileLock> lock;  // of the run directory; on the first rank
   ModelSpec spec;

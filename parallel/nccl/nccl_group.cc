@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -14,6 +15,9 @@ namespace {
 
 // The stream that torch uses unless told otherwise.
 constexpr cudaStream_t kDefaultStream = nullptr;
+
+// Ranks come to the start of a group at their own pace, and NCCL looks at the machine then.
+constexpr std::chrono::seconds kLeastStart{60};
 
 ncclUniqueId ShareId(const NcclLibrary& library, Communicator& cpu) {
   ncclUniqueId id = {};
@@ -67,7 +71,7 @@ NcclGroup::NcclGroup(std::shared_ptr<NcclWorld> world, Communicator& cpu)
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   Check(library().ncclCommInitRankConfig(&comm_, cpu.size(), id, cpu.rank(), &config), what);
-  Settle(what);
+  Settle(what, std::max<Clock::duration>(world_->options.timeout, kLeastStart));
 }
 
 NcclGroup::~NcclGroup() {
@@ -112,7 +116,7 @@ std::shared_ptr<NcclEvent> NcclGroup::Launch(absl::FunctionRef<void()> enqueue,
   Check(library().ncclGroupStart(), what);
   enqueue();
   Check(library().ncclGroupEnd(), what);
-  Settle(what);
+  Settle(what, world_->options.timeout);
   auto end = std::make_shared<NcclEvent>(world_->library);
   end->Record(stream_);
   return end;
@@ -134,8 +138,8 @@ void NcclGroup::Await(const NcclEvent& event, const std::string& what) {
   }
 }
 
-void NcclGroup::Settle(const std::string& what) {
-  const Clock::time_point deadline = Clock::now() + world_->options.timeout;
+void NcclGroup::Settle(const std::string& what, Clock::duration patience) {
+  const Clock::time_point deadline = Clock::now() + patience;
   while (true) {
     ncclResult_t state = ncclSuccess;
     Check(library().ncclCommGetAsyncError(comm_, &state), what);

@@ -73,7 +73,7 @@ class NcclGroup {
   bool IsReady() const;
   bool Finalize() const;  // true: it can be destroyed
   // Until the communicator's last call has been taken in.
-  void Settle(const std::string& what);
+  void Settle(const std::string& what, Clock::duration patience);
   void CheckOn(Clock::time_point deadline, const std::string& what);
   [[noreturn]] void Fail(const std::string& why);
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 import common
 
 STEPS = 6
-KEYS = ["loss", "grad_norm", "lr", "tokens_per_s", "data_wait_share", "padding_share", "memory_mib"]
+KEYS = ["loss", "grad_norm", "lr", "tokens_per_s", "model_tflops", "data_wait_share", "padding_share", "memory_mib"]
 
 
 @pytest.fixture(scope="module")
