@@ -16,7 +16,7 @@ template <int kWidth_>
 struct QueriesShape {
   static constexpr int kWidth = kWidth_;
   static constexpr int kBlocks = kWidth <= 128 ? 2 : 1;  // of 16 queries a warp
-  static constexpr int kKeys = kWidth <= 128 ? 64 : 32;
+  static constexpr int kKeys = kWidth <= 64 ? 96 : kWidth <= 128 ? 64 : 32;
   static constexpr int kWarps = 4;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kBlocksPerSm = 2;
