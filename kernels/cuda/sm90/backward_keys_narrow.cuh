@@ -22,7 +22,7 @@ struct alignas(1024) NarrowShared {
   Tile tiles[kStages];
   QueryValues<kQueries> values[kStages];
   Mbarrier keys_full, full[kStages], empty[kStages];
-  QueryRange ranges[2];  // of the warpgroups' keys
+  int32_t ranges[2][4];  // of the warpgroups' keys
 };
 
 template <int kWidth, int kQueries, int kStages>
@@ -182,13 +182,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (warp >= 4) {
     const int group = warp / 4 - 1;
     const int32_t found = FindRangeEnd(call, first_key + group * 64, 64, warp % 4);
-    if (threadIdx.x % 32 == 0) (&shared.ranges[group].begin)[warp % 4] = found;
+    if (threadIdx.x % 32 == 0) shared.ranges[group][warp % 4] = found;
   }
   __syncthreads();
   const int heads = call.heads / call.key_heads;
-  const QueryWalk<kQueries> walk{shared.ranges[0].begin,
-                                 max(shared.ranges[0].end, shared.ranges[1].end), key_head * heads,
-                                 heads};
+  const QueryRange first_range(shared.ranges[0]);
+  const QueryWalk<kQueries> walk{first_range.begin,
+                                 max(first_range.end, QueryRange(shared.ranges[1]).end),
+                                 key_head * heads, heads};
   if (warp < 4) {
     ShrinkRegisters<kNarrowLoadingRegisters<kWidth>>();
     if (threadIdx.x == 0) LoadNarrowTiles(call, walk, shared);

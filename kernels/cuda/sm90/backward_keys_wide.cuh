@@ -33,7 +33,7 @@ struct alignas(1024) WideShared {
   Mbarrier k_full, v_full;
   Mbarrier q_full[kWideStages], q_empty[kWideStages];
   Mbarrier grad_out_full[kWideStages], grad_out_empty[kWideStages];
-  QueryRange range;
+  int32_t range[4];
 };
 
 __device__ inline void LoadWideTiles(const BackwardCall& call, const WideWalk& walk,
@@ -111,7 +111,7 @@ template <class T, bool kSoftCap>
 __device__ inline void MultiplyWideValues(const BackwardCall& call, const WideWalk& walk,
                                           WideShared& shared, int first_key,
                                           float (&grad_v)[kWideWidth / 2]) {
-  const QueryRange range = shared.range;
+  const QueryRange range(shared.range);
   const int key = first_key + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   const int steps = walk.Steps();
   WideRing at;
@@ -202,11 +202,12 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (threadIdx.x == 0) StartWideKeys(call, first_key, key_head, shared);
   if (warp >= 4 && warp < 8) {
     const int32_t found = FindRangeEnd(call, first_key, kWideTile, warp - 4);
-    if (threadIdx.x % 32 == 0) (&shared.range.begin)[warp - 4] = found;
+    if (threadIdx.x % 32 == 0) shared.range[warp - 4] = found;
   }
   __syncthreads();
   const int heads = call.heads / call.key_heads;
-  const WideWalk walk{shared.range.begin, shared.range.end, key_head * heads, heads};
+  const QueryRange range(shared.range);
+  const WideWalk walk{range.begin, range.end, key_head * heads, heads};
   if (warp < 4) {
     ShrinkRegisters<kWideLoadingRegisters>();
     if (threadIdx.x == 0) LoadWideTiles(call, walk, shared);
