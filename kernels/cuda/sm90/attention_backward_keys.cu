@@ -8,8 +8,8 @@ template <class T, bool kSoftCap>
 int Launch(const AttentionBackward& arguments, cudaStream_t stream) {
   const int width = arguments.in.width;
   if (width <= 64) return LaunchNarrowKeys<T, kSoftCap, 64, 96, 4>(arguments, stream);
-  if (width <= 128) return LaunchNarrowKeys<T, kSoftCap, 128, 64, 4>(arguments, stream);
-  return LaunchWideKeys<T, kSoftCap, 64, 2, 2>(arguments, stream);
+  if (width <= 128) return LaunchNarrowKeys<T, kSoftCap, 128, 64, 3>(arguments, stream);
+  return LaunchWideKeys<T, kSoftCap>(arguments, stream);
 }
 
 template <class T>

@@ -33,23 +33,25 @@ class Turns {
     NamedSync(own_, 256);
     held_ = true;
   }
-  // The same after the work that ends in these values: ptxas moves arithmetic behind a barrier, not
-  // behind a branch that depends on it.
+  // The same after the work that ends in these values, which ptxas would else move behind the
+  // barrier: its number hangs on them, though threadIdx.y is always 0.
   template <int kCount>
   __device__ void TakeAfter(const uint32_t (&results)[kCount]) {
     uint32_t all = 0;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) all |= results[i];
-    if (__any_sync(~0u, all == 1)) {
-      asm volatile("bar.sync %0, 256;  // as below" ::"r"(own_) : "memory");
-    } else {
-      NamedSync(own_, 256);
-    }
+    NamedSync(own_ + static_cast<int>(all & threadIdx.y), 256);
     held_ = true;
   }
   __device__ void Pass() {
     if (held_) NamedArrive(other_, 256);
     held_ = false;
+  }
+  // In a step without products.
+  __device__ void Skip() {
+    Pass();
+    Take();
+    Pass();
   }
   // After the last step.
   __device__ void End() {
@@ -60,6 +62,15 @@ class Turns {
   static constexpr int kFirstBarrier = 1;
   int group_, own_, other_;
   bool held_ = false;
+};
+// The same calls where they do not.
+struct NoTurns {
+  __device__ explicit NoTurns(int /*group*/) {}
+  template <int kCount>
+  __device__ void TakeAfter(const uint32_t (&/*results*/)[kCount]) {}
+  __device__ void Pass() {}
+  __device__ void Skip() {}
+  __device__ void End() {}
 };
 
 struct BackwardCall {

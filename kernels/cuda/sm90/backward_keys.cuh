@@ -18,6 +18,9 @@ struct QueryValues {
 struct QueryRange {
   int32_t begin, end, inside_begin, inside_end;
 
+  __device__ explicit QueryRange(const int32_t (&found)[4])
+      : begin(found[0]), end(found[1]), inside_begin(found[2]), inside_end(found[3]) {}
+
   __device__ bool Skips(int query, int count) const {
     return query + count <= begin || query >= end;
   }
@@ -26,7 +29,8 @@ struct QueryRange {
   }
 };
 
-// Number `which` of the range of the keys [first_key, first_key + key_count); by a whole warp.
+// Number `which` of what QueryRange is made of, for the keys [first_key, first_key + key_count); by
+// a whole warp.
 __device__ inline int32_t FindRangeEnd(const BackwardCall& call, int first_key, int key_count,
                                        int which) {
   const int end_key = min(first_key + key_count, call.keys);

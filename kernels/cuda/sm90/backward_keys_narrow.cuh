@@ -22,7 +22,7 @@ struct alignas(1024) NarrowShared {
   Tile tiles[kStages];
   QueryValues<kQueries> values[kStages];
   Mbarrier keys_full, full[kStages], empty[kStages];
-  QueryRange ranges[2];  // of the warpgroups' keys
+  int32_t ranges[2][4];  // of the warpgroups' keys
 };
 
 template <int kWidth, int kQueries, int kStages>
@@ -60,79 +60,104 @@ __device__ inline void TransposedGradients(uint32_t (&grad_s)[kQueries / 4],
   }
 }
 
-// Of one step: what it multiplies, and what became of the step before.
-template <int kQueries>
-struct NarrowOperands {
-  float s[kQueries / 2], grad_p[kQueries / 2];
-  uint32_t p[kQueries / 4], grad_s[kQueries / 4];
+// A multiplying warpgroup at its steps.
+template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
+class NarrowGroup {
+ public:
+  using Shared = NarrowShared<kWidth, kQueries, kStages>;
+  using Gradients = float[kWidth / 2];
+
+  // `group` is 0 or 1.
+  __device__ NarrowGroup(const BackwardCall& call, Shared& shared, int first_key, int group)
+      : call_(call),
+        shared_(shared),
+        range_(shared.ranges[group]),
+        rows_(group * 64 * 128),
+        key_(first_key + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4),
+        turns_(group) {}
+
+  __device__ bool Skips(int query) const { return range_.Skips(query, kQueries); }
+  __device__ void Skip(int stage) {
+    WgmmaWait<0>();
+    ReleaseStep();
+    Release(&shared_.empty[stage]);
+    turns_.Skip();
+  }
+
+  __device__ void Step(int stage, int query, Gradients& grad_k, Gradients& grad_v) {
+    float s[kQueries / 2];
+    float grad_p[kQueries / 2];
+    uint32_t p[kQueries / 4];
+    uint32_t grad_s[kQueries / 4];
+    const auto& tile = shared_.tiles[stage];
+    const QueryValues<kQueries>& values = shared_.values[stage];
+    WgmmaFence();
+    MultiplyRows<kQueries, kWidth, T>(s, shared_.k + rows_, kNarrowKeys, tile.q, kQueries, false);
+    WgmmaCommit();
+    WgmmaWait<1>();  // the step before is done; else its registers would be missing
+    ReleaseStep();
+    WgmmaFence();
+    MultiplyRows<kQueries, kWidth, T>(grad_p, shared_.v + rows_, kNarrowKeys, tile.grad_out,
+                                      kQueries, false);
+    WgmmaCommit();
+    turns_.Pass();
+    WgmmaWait<1>();
+    HoldRegisters(s);
+    TransposedProbabilities<T, kSoftCap>(s, p, values, key_, range_.IsInside(query, kQueries),
+                                         call_);
+    WgmmaWait<0>();
+    HoldRegisters(grad_p);
+    TransposedGradients<T>(grad_s, s, grad_p, values);
+    turns_.Take();
+    WgmmaFence();
+    MultiplyColumns<kWidth, kQueries, T>(grad_v, p, tile.grad_out, kQueries, true);
+    WgmmaCommit();
+    MultiplyColumns<kWidth, kQueries, T>(grad_k, grad_s, tile.q, kQueries, true);
+    WgmmaCommit();
+    unreleased_ = &shared_.empty[stage];
+  }
+
+  __device__ void End(Gradients& grad_k, Gradients& grad_v) {
+    turns_.End();
+    WgmmaWait<0>();
+    HoldRegisters(grad_k);
+    HoldRegisters(grad_v);
+  }
+
+ private:
+  __device__ void ReleaseStep() {
+    if (unreleased_ != nullptr) Release(unreleased_);
+    unreleased_ = nullptr;
+  }
+
+  const BackwardCall& call_;
+  Shared& shared_;
+  const QueryRange range_;
+  const int rows_;  // to the group's keys within a panel
+  const int key_;   // of this thread's first row
+  Turns turns_;
+  Mbarrier* unreleased_ = nullptr;  // of a step that may not be done
 };
 
-// S and dP, transposed; on the way `unreleased`, the step before, is done and released.
-template <class T, int kWidth, int kQueries, class Tile>
-__device__ inline void IssueNarrowScores(NarrowOperands<kQueries>& operands, const char* k,
-                                         const char* v, const Tile& tile, Mbarrier* unreleased) {
-  WgmmaFence();
-  MultiplyRows<kQueries, kWidth, T>(operands.s, k, kNarrowKeys, tile.q, kQueries, false);
-  WgmmaCommit();
-  WgmmaWait<1>();
-  if (unreleased != nullptr) Release(unreleased);
-  WgmmaFence();
-  MultiplyRows<kQueries, kWidth, T>(operands.grad_p, v, kNarrowKeys, tile.grad_out, kQueries,
-                                    false);
-  WgmmaCommit();
-}
-
-// All of a multiplying warpgroup's products. `group` is 0 or 1.
 template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
 __device__ inline void MultiplyNarrow(const BackwardCall& call, const QueryWalk<kQueries>& walk,
                                       NarrowShared<kWidth, kQueries, kStages>& shared, int group,
                                       int first_key, float (&grad_k)[kWidth / 2],
                                       float (&grad_v)[kWidth / 2]) {
-  const QueryRange range = shared.ranges[group];
-  const int key = first_key + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-  const char* k = shared.k + group * 64 * 128;
-  const char* v = shared.v + group * 64 * 128;
+  NarrowGroup<T, kSoftCap, kWidth, kQueries, kStages> multiplying(call, shared, first_key, group);
   const int steps = walk.Steps();
   RingPosition<kStages> at;
   QueryStep<kQueries> step(walk);
-  Turns turns(group);
-  Mbarrier* unreleased = nullptr;
   for (int n = 0; n < steps; ++n, at.Next(), step.Next(walk)) {
     const int stage = Uniform(at.stage);
     shared.full[stage].Wait(at.parity);
-    if (range.Skips(step.query, kQueries)) {
-      WgmmaWait<0>();
-      if (unreleased != nullptr) Release(unreleased);
-      unreleased = nullptr;
-      Release(&shared.empty[stage]);
-      turns.Pass();
-      turns.Take();
-      turns.Pass();
-      continue;
+    if (multiplying.Skips(step.query)) {
+      multiplying.Skip(stage);
+    } else {
+      multiplying.Step(stage, step.query, grad_k, grad_v);
     }
-    const auto& tile = shared.tiles[stage];
-    NarrowOperands<kQueries> operands;
-    IssueNarrowScores<T, kWidth>(operands, k, v, tile, unreleased);
-    turns.Pass();
-    WgmmaWait<1>();
-    HoldRegisters(operands.s);
-    TransposedProbabilities<T, kSoftCap>(operands.s, operands.p, shared.values[stage], key,
-                                         range.IsInside(step.query, kQueries), call);
-    WgmmaWait<0>();
-    HoldRegisters(operands.grad_p);
-    TransposedGradients<T>(operands.grad_s, operands.s, operands.grad_p, shared.values[stage]);
-    turns.TakeAfter(operands.grad_s);
-    WgmmaFence();
-    MultiplyColumns<kWidth, kQueries, T>(grad_v, operands.p, tile.grad_out, kQueries, true);
-    WgmmaCommit();
-    MultiplyColumns<kWidth, kQueries, T>(grad_k, operands.grad_s, tile.q, kQueries, true);
-    WgmmaCommit();
-    unreleased = &shared.empty[stage];
   }
-  turns.End();
-  WgmmaWait<0>();
-  HoldRegisters(grad_k);
-  HoldRegisters(grad_v);
+  multiplying.End(grad_k, grad_v);
 }
 
 template <class T, bool kSoftCap, int kWidth, int kQueries, int kStages>
@@ -157,13 +182,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (warp >= 4) {
     const int group = warp / 4 - 1;
     const int32_t found = FindRangeEnd(call, first_key + group * 64, 64, warp % 4);
-    if (threadIdx.x % 32 == 0) (&shared.ranges[group].begin)[warp % 4] = found;
+    if (threadIdx.x % 32 == 0) shared.ranges[group][warp % 4] = found;
   }
   __syncthreads();
   const int heads = call.heads / call.key_heads;
-  const QueryWalk<kQueries> walk{shared.ranges[0].begin,
-                                 max(shared.ranges[0].end, shared.ranges[1].end), key_head * heads,
-                                 heads};
+  const QueryRange first_range(shared.ranges[0]);
+  const QueryWalk<kQueries> walk{first_range.begin,
+                                 max(first_range.end, QueryRange(shared.ranges[1]).end),
+                                 key_head * heads, heads};
   if (warp < 4) {
     ShrinkRegisters<kNarrowLoadingRegisters<kWidth>>();
     if (threadIdx.x == 0) LoadNarrowTiles(call, walk, shared);

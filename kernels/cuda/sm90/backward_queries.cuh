@@ -91,6 +91,17 @@ __device__ inline void Probabilities(float (&s)[kKeys / 2], const ThreadRows& ro
     s[i] = kSoftCap ? p * slope : p;
   }
 }
+// The same of a tile of keys from first_key on.
+template <bool kSoftCap, int kKeys>
+__device__ inline void Probabilities(float (&s)[kKeys / 2], const ThreadRows& rows, int first_key,
+                                     bool inside, const BackwardCall& call) {
+  const int key = first_key + threadIdx.x % 4 * 2;
+  if (inside) {
+    Probabilities<kSoftCap, false, kKeys>(s, rows, key, call);
+  } else {
+    Probabilities<kSoftCap, true, kKeys>(s, rows, key, call);
+  }
+}
 
 // dS = P' (dP − delta), rounded.
 template <class T, int kKeys>
@@ -104,89 +115,99 @@ __device__ inline void Gradients(uint32_t (&grad_s)[kKeys / 4], const float (&p)
   }
 }
 
-// Where a warpgroup stands in the rings of keys and values.
-template <int kWidth, int kKeys, int kKeyStages, int kValueStages>
-struct KeyPosition {
-  RingPosition<kKeyStages> k;
-  RingPosition<kValueStages> v;
-  Mbarrier* unreleased = nullptr;  // the keys of a step that may not be done
+// A multiplying warpgroup at its tiles of keys. Turns pay where the arithmetic between the products
+// is much next to them, in narrow heads; else they only wait for each other's data.
+template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages,
+          class Turns>
+class QueriesGroup {
+ public:
+  using Shared = QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>;
 
-  __device__ void Next() {
-    k.Next();
-    v.Next();
+  // `group` is 0 or 1, and its first query `first`.
+  __device__ QueriesGroup(const BackwardCall& call, Shared& shared, int head, int first, int group)
+      : call_(call),
+        shared_(shared),
+        range_(FindKeyRange(call, first, 64)),
+        rows_(LoadThreadRows(call, head, first)),
+        offset_(group * 64 * 128),
+        turns_(group) {}
+
+  // dQ of the warpgroup's queries, before the scale.
+  __device__ void Multiply(KeyRange walk, float (&grad_q)[kWidth / 2]) {
+    shared_.q_full.Wait(0);
+    for (int key = walk.begin; key < walk.end; key += kKeys, k_at_.Next(), v_at_.Next()) {
+      if (range_.Skips(key, kKeys)) {
+        Skip();
+      } else {
+        Step(key, grad_q);
+      }
+    }
+    turns_.End();
+    WgmmaWait<0>();
+    HoldRegisters(grad_q);
+    shared_.grad_out_full.Wait(0);  // also where there was no step
   }
-  __device__ void ReleaseKeys() {
-    if (unreleased != nullptr) Release(unreleased);
-    unreleased = nullptr;
-  }
-  // Where none of the warpgroup's rows sees a tile.
-  __device__ void Skip(QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared) {
+
+ private:
+  __device__ void Skip() {
     WgmmaWait<0>();
     ReleaseKeys();
-    shared.k_full[k.stage].Wait(k.parity);
-    Release(&shared.k_empty[k.stage]);
-    shared.v_full[v.stage].Wait(v.parity);
-    Release(&shared.v_empty[v.stage]);
+    shared_.k_full[k_at_.stage].Wait(k_at_.parity);
+    Release(&shared_.k_empty[k_at_.stage]);
+    shared_.v_full[v_at_.stage].Wait(v_at_.parity);
+    Release(&shared_.v_empty[v_at_.stage]);
+    turns_.Skip();
   }
-};
 
-// dQ of a warpgroup's queries, before the scale.
-template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages>
-__device__ inline void MultiplyQueries(
-    const BackwardCall& call, KeyRange walk, KeyRange range, const ThreadRows& rows, int group,
-    QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>& shared, float (&grad_q)[kWidth / 2]) {
-  const char* q = shared.q + group * 64 * 128;
-  const char* grad_out = shared.grad_out + group * 64 * 128;
-  KeyPosition<kWidth, kKeys, kKeyStages, kValueStages> at;
-  Turns turns(group);
-  for (int key = walk.begin; key < walk.end; key += kKeys, at.Next()) {
-    if (range.Skips(key, kKeys)) {
-      at.Skip(shared);
-      turns.Pass();
-      turns.Take();
-      turns.Pass();
-      continue;
-    }
-    const int k_stage = Uniform(at.k.stage);
-    const int v_stage = Uniform(at.v.stage);
+  __device__ void Step(int key, float (&grad_q)[kWidth / 2]) {
+    const int k_stage = Uniform(k_at_.stage);
+    const int v_stage = Uniform(v_at_.stage);
     float s[kKeys / 2];
     float grad_p[kKeys / 2];
     uint32_t grad_s[kKeys / 4];
-    shared.k_full[k_stage].Wait(at.k.parity);
+    shared_.k_full[k_stage].Wait(k_at_.parity);
     WgmmaFence();
-    MultiplyRows<kKeys, kWidth, T>(s, q, kBlockQueries, shared.k[k_stage], kKeys, false);
-    WgmmaCommit();
-    shared.v_full[v_stage].Wait(at.v.parity);
-    shared.grad_out_full.Wait(0);
-    WgmmaFence();
-    MultiplyRows<kKeys, kWidth, T>(grad_p, grad_out, kBlockQueries, shared.v[v_stage], kKeys,
+    MultiplyRows<kKeys, kWidth, T>(s, shared_.q + offset_, kBlockQueries, shared_.k[k_stage], kKeys,
                                    false);
     WgmmaCommit();
-    turns.Pass();
+    shared_.v_full[v_stage].Wait(v_at_.parity);
+    shared_.grad_out_full.Wait(0);
+    WgmmaFence();
+    MultiplyRows<kKeys, kWidth, T>(grad_p, shared_.grad_out + offset_, kBlockQueries,
+                                   shared_.v[v_stage], kKeys, false);
+    WgmmaCommit();
+    turns_.Pass();
     WgmmaWait<2>();  // the step before is done
-    at.ReleaseKeys();
+    ReleaseKeys();
     WgmmaWait<1>();
     HoldRegisters(s);
-    const int column = key + threadIdx.x % 4 * 2;
-    if (range.IsInside(key, kKeys)) {
-      Probabilities<kSoftCap, false, kKeys>(s, rows, column, call);
-    } else {
-      Probabilities<kSoftCap, true, kKeys>(s, rows, column, call);
-    }
+    Probabilities<kSoftCap, kKeys>(s, rows_, key, range_.IsInside(key, kKeys), call_);
     WgmmaWait<0>();
     HoldRegisters(grad_p);
-    Release(&shared.v_empty[v_stage]);
-    Gradients<T, kKeys>(grad_s, s, grad_p, rows);
-    turns.TakeAfter(grad_s);
+    Release(&shared_.v_empty[v_stage]);
+    Gradients<T, kKeys>(grad_s, s, grad_p, rows_);
+    turns_.TakeAfter(grad_s);
     WgmmaFence();
-    MultiplyColumns<kWidth, kKeys, T>(grad_q, grad_s, shared.k[k_stage], kKeys, true);
+    MultiplyColumns<kWidth, kKeys, T>(grad_q, grad_s, shared_.k[k_stage], kKeys, true);
     WgmmaCommit();
-    at.unreleased = &shared.k_empty[k_stage];
+    unreleased_ = &shared_.k_empty[k_stage];
   }
-  turns.End();
-  WgmmaWait<0>();
-  HoldRegisters(grad_q);
-}
+
+  __device__ void ReleaseKeys() {
+    if (unreleased_ != nullptr) Release(unreleased_);
+    unreleased_ = nullptr;
+  }
+
+  const BackwardCall& call_;
+  Shared& shared_;
+  const KeyRange range_;
+  const ThreadRows rows_;
+  const int offset_;  // to the group's queries within a panel
+  Turns turns_;
+  RingPosition<kKeyStages> k_at_;
+  RingPosition<kValueStages> v_at_;
+  Mbarrier* unreleased_ = nullptr;  // the keys of a step that may not be done
+};
 
 template <int kWidth, int kKeys, int kKeyStages, int kValueStages>
 __device__ inline void StartQueries(
@@ -210,7 +231,8 @@ __device__ inline void StartQueries(
                                   first_query, head);
 }
 
-template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages>
+template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages,
+          class Turns>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     QueriesKernel(const __grid_constant__ BackwardCall call) {
   extern __shared__ __align__(1024) char memory[];
@@ -231,25 +253,25 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     GrowRegisters<kMultiplyingRegisters>();
     const int group = warp / 4 - 1;
     const int first = first_query + group * 64;
-    const KeyRange range = FindKeyRange(call, first, 64);
-    const ThreadRows rows = LoadThreadRows(call, head, first);
+    QueriesGroup<T, kSoftCap, kWidth, kKeys, kKeyStages, kValueStages, Turns> multiplying(
+        call, shared, head, first, group);
     float grad_q[kWidth / 2] = {};
     HoldRegisters(grad_q);
-    shared.q_full.Wait(0);
-    MultiplyQueries<T, kSoftCap>(call, walk, range, rows, group, shared, grad_q);
-    shared.grad_out_full.Wait(0);  // also where there was nothing to pass over
+    multiplying.Multiply(walk, grad_q);
     StoreGradients<T>(grad_q, call.scale, call.grad_q, head, first, call.queries, call.width);
   }
 }
 
-template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages>
+template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages,
+          class Turns>
 int LaunchQueries(const AttentionBackward& arguments, cudaStream_t stream) {
   BackwardCall call = DescribeBackward(arguments);
   if (!MapTiles(&call, arguments, kBlockQueries, kKeys)) return kUnsupported;
   const int64_t tiles = (call.queries + kBlockQueries - 1) / kBlockQueries;
-  return LaunchBackward(
-      QueriesKernel<T, kSoftCap, kWidth, kKeys, kKeyStages, kValueStages>, tiles * call.heads,
-      sizeof(QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>), call, stream);
+  return LaunchBackward(QueriesKernel<T, kSoftCap, kWidth, kKeys, kKeyStages, kValueStages, Turns>,
+                        tiles * call.heads,
+                        sizeof(QueriesShared<kWidth, kKeys, kKeyStages, kValueStages>), call,
+                        stream);
 }
 
 }  // namespace osler::cuda::sm90
