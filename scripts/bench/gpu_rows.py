@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 import osler_cuda_rows as osler
-from gpu_rows_checks import (BF16, FP32, FP64, SHORT, gate_reference, randn, rope_tables,
-                             run_checks)
+from gpu_rows_checks import SHORT, run_checks
+from gpu_rows_references import BF16, FP32, FP64, gate_reference, randn, rope_tables
 
 class Bench:
     def __init__(self):

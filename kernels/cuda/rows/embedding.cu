@@ -11,7 +11,7 @@ namespace {
 // at once; the parts of one that crosses windows go to the workspace, [windows, 2, width]: slot 0
 // what continues a run of the window before, slot 1 what the next window continues. A window that a
 // run fills whole has slot 0 alone. The window where the run begins then adds its parts up.
-constexpr int kWindow = 32, kThreads = 128, kAtATime = 4;
+constexpr int kWindow = 32, kThreads = 64, kAtATime = 4;
 // A run's parts are added up by so many slices of a block, of one warp each.
 constexpr int kSlices = 8, kPartsAtATime = 4;
 
@@ -115,21 +115,6 @@ __global__ void __launch_bounds__(kThreads) WindowKernel(const EmbeddingBackward
   }
 }
 
-// The first place after `from` of an id above `id`.
-__device__ inline int64_t RunEnd(const EmbeddingBackward& in, int64_t from, int64_t id) {
-  int64_t low = from;
-  int64_t high = in.tokens;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (in.ids[middle] <= id) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 // For each window in which a run begins that goes on in the next: adds up that run.
 template <typename T, typename W, int kLanes>
 __global__ void __launch_bounds__(32 * kSlices) CrossingRunsKernel(const EmbeddingBackward in) {
@@ -142,15 +127,22 @@ __global__ void __launch_bounds__(32 * kSlices) CrossingRunsKernel(const Embeddi
   const bool present = column.at < in.width;
   const auto slice = static_cast<int>(threadIdx.y);
   if (slice == 0 && present) column.Add(column.LoadPart(window, 1));
-  const int64_t windows = present ? CeilDiv(RunEnd(in, next, id), kWindow) : 0;
-  for (int64_t from = window + 1 + slice; from < windows; from += kPartsAtATime * kSlices) {
+  bool goes_on = present;
+  for (int64_t from = window + 1 + slice; goes_on; from += kPartsAtATime * kSlices) {
     Pack<Fp32, kLanes> parts[kPartsAtATime] = {};
+    int64_t ids[kPartsAtATime];
 #pragma unroll
     for (int k = 0; k < kPartsAtATime; ++k) {
-      if (from + k * kSlices < windows) parts[k] = column.LoadPart(from + k * kSlices, 0);
+      const int64_t at = (from + k * kSlices) * kWindow;
+      ids[k] = at < in.tokens ? in.ids[at] : id + 1;
+    }
+#pragma unroll
+    for (int k = 0; k < kPartsAtATime; ++k) {
+      if (ids[k] == id) parts[k] = column.LoadPart(from + k * kSlices, 0);
     }
 #pragma unroll
     for (int k = 0; k < kPartsAtATime; ++k) column.Add(parts[k]);
+    goes_on = ids[kPartsAtATime - 1] == id;
   }
   sums[slice][threadIdx.x] = Narrowed<Fp32, kLanes>(column.sum);
   __syncthreads();

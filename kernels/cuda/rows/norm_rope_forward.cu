@@ -5,7 +5,7 @@
 namespace osler::cuda {
 namespace {
 
-constexpr int kTurns = 4;  // of a block over its items: what is read of the weight serves them all
+constexpr int kTurns = 2;  // of a block over its items: what is read of the weight serves them all
 
 template <typename T, int kLanes>
 __device__ float InverseRms(const HeadPacks<T, kLanes>& x, float inverse_width, float eps,

@@ -10,20 +10,17 @@ constexpr int kThreadElements = kLanes == 1 ? 16 : 32;
 template <int kLanes>
 constexpr int kMaxThreads = kMaxNormWidth / kThreadElements<kLanes>;
 
-// A thread's parts of the next rows, on their way to shared memory. No other thread looks at them,
-// so that no barrier is needed.
+// A warp's part of a row, on its way to shared memory. Each lane reads what it has copied itself,
+// so that no barrier is needed; a copy's lanes write neighbouring packs, else it is many requests.
 template <typename T, int kLanes>
-struct Stages {
+struct WarpStage {
   static constexpr int kPacks = kThreadElements<kLanes> / kLanes;
-  static constexpr int kCount = kLanes == 8 ? 2 : 1;
   static constexpr int kUnroll = kLanes == 1 ? 1 : kPacks;  // of loops over packs
-  struct {
-    Pack<T, kLanes> grad[kPacks], x[kPacks], grad_sum[kPacks];
-  } stages[kCount];
-  Pack<T, kLanes> padding;  // neighbouring threads begin at different banks
+  Pack<T, kLanes> grad[kPacks][32], x[kPacks][32], grad_sum[kPacks][32];
 
   // Always ends a group of copies, so that groups can be counted.
-  __device__ void Fetch(const RmsNormBackward& in, int stage, int64_t row) {
+  __device__ void Fetch(const RmsNormBackward& in, int64_t row) {
+    const unsigned lane = threadIdx.x % 32;
     const int step = static_cast<int>(blockDim.x) * kLanes;
     const int first = static_cast<int>(threadIdx.x) * kLanes;
     if (row < in.rows) {
@@ -32,9 +29,9 @@ struct Stages {
       for (int k = 0; k < kPacks; ++k) {
         if (first + k * step >= in.width) continue;
         const int64_t at = begin + k * step;
-        CopyPackAsync(&stages[stage].grad[k], in.grad, at);
-        CopyPackAsync(&stages[stage].x[k], in.x, at);
-        if (in.grad_sum != nullptr) CopyPackAsync(&stages[stage].grad_sum[k], in.grad_sum, at);
+        CopyPackAsync(&grad[k][lane], in.grad, at);
+        CopyPackAsync(&x[k][lane], in.x, at);
+        if (in.grad_sum != nullptr) CopyPackAsync(&grad_sum[k][lane], in.grad_sum, at);
       }
     }
     CommitCopies();
@@ -67,7 +64,7 @@ class OwnGain {
   }
 
  private:
-  static constexpr int kHeld = kLanes == 8 ? Stages<T, kLanes>::kPacks : 0;
+  static constexpr int kHeld = kLanes == 8 ? WarpStage<T, kLanes>::kPacks : 0;
 
   __device__ void Load(int i, float (&gain)[kLanes]) const {
     LoadWeight<T>(weight_, fp32_, i, gain);
@@ -111,15 +108,19 @@ __device__ void AddGroups(const float (&shares)[kPacks][kLanes], int width, floa
 // normalised value n = x·r, ∂x = r·d − c·x with c = mean(d x)·r³.
 template <typename T, int kLanes>
 __global__ void __launch_bounds__(kMaxThreads<kLanes>)
-    RmsNormBackwardKernel(const RmsNormBackward in, const bool weight_fp32, float* parts) {
-  using Own = Stages<T, kLanes>;
-  constexpr int kPacks = Own::kPacks;
-  extern __shared__ float4 shared[];
+    RmsNormBackwardKernel(const RmsNormBackward in, const bool weight_fp32, const int stages,
+                          float* parts) {
+  using Stage = WarpStage<T, kLanes>;
+  constexpr int kPacks = Stage::kPacks;
+  extern __shared__ float4 shared[];  // [stages][warps] of Stage
   __shared__ float scratch[2][kMaxWarps];
-  Own& own = reinterpret_cast<Own*>(shared)[threadIdx.y * blockDim.x + threadIdx.x];
+  const unsigned lane = threadIdx.x % 32, warps = blockDim.x * blockDim.y / 32;
+  Stage* own = reinterpret_cast<Stage*>(shared) + (threadIdx.y * blockDim.x + threadIdx.x) / 32;
+  Stage* next = own + (stages - 1) * warps;
   const int64_t rows_a_turn = int64_t{gridDim.x} * blockDim.y;
   int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
-  for (int stage = 0; stage < Own::kCount; ++stage) own.Fetch(in, stage, row + stage * rows_a_turn);
+  own->Fetch(in, row);
+  if (stages == 2) next->Fetch(in, row + rows_a_turn);
 
   const int step = static_cast<int>(blockDim.x) * kLanes;
   const int first = static_cast<int>(threadIdx.x) * kLanes;
@@ -131,18 +132,21 @@ __global__ void __launch_bounds__(kMaxThreads<kLanes>)
     const int64_t begin = row * in.width + first;
     const float r = next_r;
     if (row + rows_a_turn < in.rows) next_r = in.inverse_rms[row + rows_a_turn];
-    WaitForCopies<Own::kCount - 1>();
-    auto& stage = own.stages[Own::kCount == 1 ? 0 : turn];
+    if (stages == 2) {
+      WaitForCopies<1>();
+    } else {
+      WaitForCopies<0>();
+    }
     float dot = 0;
-#pragma unroll(Own::kUnroll)
+#pragma unroll(Stage::kUnroll)
     for (int k = 0; k < kPacks; ++k) {
       if (first + k * step >= in.width) continue;
       float gain[kLanes];
       own_gain.Get(k, first + k * step, gain);
-      const Pack<T, kLanes> grad = stage.grad[k], x = stage.x[k];
+      const Pack<T, kLanes> grad = own->grad[k][lane], x = own->x[k][lane];
       float dots[2] = {};
 #pragma unroll
-      for (int lane = 0; lane < kLanes; ++lane) dots[lane % 2] += grad[lane] * gain[lane] * x[lane];
+      for (int i = 0; i < kLanes; ++i) dots[i % 2] += grad[i] * gain[i] * x[i];
       dot += dots[0] + dots[1];
     }
     dot = GroupSum<Barrier::kOfGroup>(dot, scratch[turn]);
@@ -152,25 +156,28 @@ __global__ void __launch_bounds__(kMaxThreads<kLanes>)
       if (first + k * step >= in.width) continue;
       float gain[kLanes], back[kLanes];
       own_gain.Get(k, first + k * step, gain);
-      const Pack<T, kLanes> grad = stage.grad[k], x = stage.x[k];
+      const Pack<T, kLanes> grad = own->grad[k][lane], x = own->x[k][lane];
 #pragma unroll
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const float scaled = grad[lane] * r;
-        back[lane] = scaled * gain[lane] - x[lane] * c;
+      for (int i = 0; i < kLanes; ++i) {
+        const float scaled = grad[i] * r;
+        back[i] = scaled * gain[i] - x[i] * c;
         if (in.style == NormStyle::kGemma) {
-          shares[k][lane] += scaled * x[lane];
+          shares[k][i] += scaled * x[i];
         } else {
-          shares[k][lane] += grad[lane] * Rounded<T>(x[lane] * r);
+          shares[k][i] += grad[i] * Rounded<T>(x[i] * r);
         }
       }
       if (in.grad_sum != nullptr) {
-        const Pack<T, kLanes> grad_sum = stage.grad_sum[k];
+        const Pack<T, kLanes> grad_sum = own->grad_sum[k][lane];
 #pragma unroll
-        for (int lane = 0; lane < kLanes; ++lane) back[lane] += grad_sum[lane];
+        for (int i = 0; i < kLanes; ++i) back[i] += grad_sum[i];
       }
       StorePack(in.grad_x, begin + k * step, Narrowed<T, kLanes>(back));
     }
-    own.Fetch(in, Own::kCount == 1 ? 0 : turn, row + Own::kCount * rows_a_turn);
+    own->Fetch(in, row + stages * rows_a_turn);
+    Stage* const done = own;
+    own = next;
+    next = done;
   }
   if (parts == nullptr) return;
   AddGroups(shares, in.width, reinterpret_cast<float*>(shared),
@@ -180,13 +187,16 @@ __global__ void __launch_bounds__(kMaxThreads<kLanes>)
 template <typename T, int kLanes>
 int LaunchWith(const RmsNormBackward& in, cudaStream_t stream) {
   const unsigned group = GroupThreads(in.width, kThreadElements<kLanes>);
-  const int group_bytes = static_cast<int>(group * sizeof(Stages<T, kLanes>));
+  const int group_bytes = static_cast<int>(group / 32 * sizeof(WarpStage<T, kLanes>));
   // Less what is not dynamic, and what the device keeps of a block.
   const int most = DeviceAttribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;
-  const int groups =
-      std::min({kMaxThreads<kLanes> / static_cast<int>(group), most / group_bytes, 15});
+  const int by_threads = std::min(kMaxThreads<kLanes> / static_cast<int>(group), 15);
+  const int by_two_stages = std::min(by_threads, most / (2 * group_bytes));
+  // Two stages where most groups keep their place with them.
+  const int stages = 4 * by_two_stages >= 3 * by_threads ? 2 : 1;
+  const int groups = stages == 2 ? by_two_stages : std::min(by_threads, most / group_bytes);
   if (groups == 0) return kUnsupported;
-  const int bytes = groups * group_bytes;
+  const int bytes = stages * groups * group_bytes;
   const auto blocks =
       static_cast<int>(std::min<int64_t>(Multiprocessors(), CeilDiv(in.rows, groups)));
   const auto kernel = RmsNormBackwardKernel<T, kLanes>;
@@ -195,7 +205,7 @@ int LaunchWith(const RmsNormBackward& in, cudaStream_t stream) {
   if (allowed != cudaSuccess) return allowed;
   float* parts = in.grad_weight == nullptr ? nullptr : in.workspace;
   kernel<<<blocks, dim3(group, groups), bytes, stream>>>(in, in.weight_element == Element::kFp32,
-                                                         parts);
+                                                         stages, parts);
   const cudaError_t launched = cudaGetLastError();
   if (launched != cudaSuccess || in.grad_weight == nullptr) return launched;
   return SumColumns(parts, blocks, in.width, in.grad_weight, stream);

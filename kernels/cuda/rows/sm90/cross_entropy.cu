@@ -60,6 +60,9 @@ template <typename T>
 struct RowPart {
   static constexpr int kLanes = kWideLanes<T>;
   using Packs = Pack<T, kLanes>[kPacks];
+  // A warp's: each lane reads what it has copied itself, so that no barrier is needed; a copy's
+  // lanes write neighbouring packs, else it is many requests.
+  using Place = Pack<T, kLanes>[kPacks][32];
   const CrossEntropyRows& in;
   int first, step;
 
@@ -72,22 +75,21 @@ struct RowPart {
   __device__ char* Row(int64_t row) const {
     return static_cast<char*>(in.logits) + row * in.width * T::kBytes;
   }
-  // To this thread's place in shared memory, which no other looks at.
-  __device__ void Fetch(int64_t row, int64_t label, Packs& place) const {
+  __device__ void Fetch(int64_t row, int64_t label, Place& place) const {
     if (label >= 0) {
 #pragma unroll
       for (int k = 0; k < kPacks; ++k) {
-        if (Begin(k) < in.width) CopyPackAsync(&place[k], Row(row), Begin(k));
+        if (Begin(k) < in.width) CopyPackAsync(&place[k][threadIdx.x % 32], Row(row), Begin(k));
       }
     }
     CommitCopies();
   }
   __device__ int64_t Label(int64_t row) const { return row < in.rows ? in.targets[row] : -1; }
-  __device__ void Take(const Packs& place, Packs& z) const {
+  __device__ void Take(const Place& place, Packs& z) const {
     WaitForCopies<0>();
 #pragma unroll
     for (int k = 0; k < kPacks; ++k)
-      z[k] = Begin(k) < in.width ? place[k] : FilledPack<T, kLanes>(T::kLowest);
+      z[k] = Begin(k) < in.width ? place[k][threadIdx.x % 32] : FilledPack<T, kLanes>(T::kLowest);
   }
   __device__ void Clear(int64_t row) const {
 #pragma unroll
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2) ClusterKernel(const CrossEntro
   extern __shared__ float4 shared[];
   __shared__ ExpSum scratch[2][kMaxWarps], of_block[2];
   const RowPart<T> part(in);
-  Packs& place = reinterpret_cast<Packs*>(shared)[threadIdx.x];
+  auto& place = reinterpret_cast<typename RowPart<T>::Place*>(shared)[threadIdx.x / 32];
   const int64_t clusters = gridDim.x / ClusterBlocks();
   const bool storing = ClusterRank() == 0 && threadIdx.x == 0;
   int64_t row = blockIdx.x / ClusterBlocks();

@@ -1,0 +1,55 @@
+"""Inputs of gpu_rows.py's checks and timings, and what the kernels must give, in fp64."""
+
+import torch
+import torch.nn.functional as F
+
+import osler_cuda_rows as osler
+
+BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+
+
+def norm_reference(x, weight, style, eps=1e-6):
+    x = x.double()
+    gain = weight.double() + (style == osler.GEMMA)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain
+
+
+def rope_reference(x, cos, sin):
+    first, second = x.chunk(2, -1)
+    turned = torch.cat((-second, first), -1)
+    return x * cos[:, None, :] + turned * sin[:, None, :]
+
+
+def gate_reference(gate, up, kind):
+    act = F.silu(gate) if kind == osler.SILU else F.gelu(gate, approximate='tanh')
+    return act * up
+
+
+def rope_tables(tokens, width):
+    positions = torch.arange(tokens, device='cuda', dtype=FP32)
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, device='cuda', dtype=FP32) / width)
+    angles = torch.outer(positions, frequencies)
+    angles = torch.cat((angles, angles), 1)
+    return angles.cos(), angles.sin()
+
+
+def cross_entropy_reference(logits, targets, soft_cap, scale):
+    z = logits.double().requires_grad_()
+    v = soft_cap * torch.tanh(z / soft_cap) if soft_cap else z
+    loss = F.cross_entropy(v, targets, ignore_index=-100, reduction='none')
+    gradient, = torch.autograd.grad(loss.sum() * scale, z)
+    v = v.detach()
+    here = targets >= 0
+    target = torch.where(here, v.gather(1, targets.clamp(min=0)[:, None])[:, 0], 0)
+    return loss.detach(), gradient, v.amax(1), torch.exp(v - v.amax(1, keepdim=True)).sum(1), target
+
+
+def randn(*shape, dtype=FP32):
+    return torch.randn(*shape, device='cuda').to(dtype)
+
+
+def unaligned(x):
+    """The same values one element past an aligned address."""
+    storage = torch.empty(x.numel() + 1, dtype=x.dtype, device='cuda')
+    storage[1:].copy_(x.flatten())
+    return storage[1:].view(x.shape)
