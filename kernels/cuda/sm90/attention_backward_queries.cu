@@ -7,7 +7,7 @@ template <class T, bool kSoftCap>
 int Launch(const AttentionBackward& arguments, cudaStream_t stream) {
   const int width = arguments.in.width;
   if (width <= 64) return LaunchQueries<T, kSoftCap, 64, 128, 3, 3, Turns>(arguments, stream);
-  if (width <= 128) return LaunchQueries<T, kSoftCap, 128, 80, 3, 3, NoTurns>(arguments, stream);
+  if (width <= 128) return LaunchQueries<T, kSoftCap, 128, 96, 3, 2, Turns>(arguments, stream);
   return LaunchQueries<T, kSoftCap, 256, 64, 2, 1, NoTurns>(arguments, stream);
 }
 

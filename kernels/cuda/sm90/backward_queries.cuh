@@ -115,8 +115,8 @@ __device__ inline void Gradients(uint32_t (&grad_s)[kKeys / 4], const float (&p)
   }
 }
 
-// A multiplying warpgroup at its tiles of keys. Turns pay where the arithmetic between the products
-// is much next to them, in narrow heads; else they only wait for each other's data.
+// A multiplying warpgroup at its tiles of keys. Turns pay as long as the values have two buffers:
+// with one, whose turn it is mostly waits for both to be done with the last.
 template <class T, bool kSoftCap, int kWidth, int kKeys, int kKeyStages, int kValueStages,
           class Turns>
 class QueriesGroup {
