@@ -71,9 +71,37 @@ IntervalAttentionInput AlignedInput(const IntervalAttentionInput& input) {
 // Whether the kernels took the call. A forced choice must.
 bool Launched(int result, const char* what) {
   TORCH_CHECK(result != cuda::kUnsupported || Choice() == AttentionChoice::kAuto,
-              "OSLER_ATTENTION forces kernels that have no ", what,
-              " for this shape and device");
+              "OSLER_ATTENTION forces kernels that have no ", what, " for this shape and device");
   return Took(result, what);
+}
+
+// False: there is no kernel for this.
+bool RunBackward(const AttentionOutput& grad, const IntervalAttentionInput& input,
+                 const AttentionOutput& output, at::ScalarType type,
+                 IntervalAttentionGradients& result) {
+  const at::Tensor& q_THD = input.q_THD;
+  const auto made = q_THD.options().dtype(type), floats = q_THD.options().dtype(at::kFloat);
+  result = {at::empty(q_THD.sizes(), made), at::empty(input.k_SHD.sizes(), made),
+            at::empty(input.v_SHD.sizes(), made)};
+  const at::Tensor out = Aligned(output.out_THD), lse_TH = output.lse_TH.contiguous(),
+                   grad_out = Aligned(grad.out_THD.to(out.scalar_type())),
+                   grad_lse_TH = grad.lse_TH.defined() ? grad.lse_TH.contiguous() : grad.lse_TH;
+  const cuda::AttentionInput in = Arguments(input);
+  const at::Tensor workspace = at::empty({osler_attention_workspace(in.queries, in.heads)}, floats);
+  const cuda::AttentionBackward arguments{
+      .in = in,
+      .out = RowsOf(out),
+      .grad_out = RowsOf(grad_out),
+      .out_element = CudaElement(out),
+      .lse = lse_TH.const_data_ptr<float>(),
+      .grad_lse = static_cast<const float*>(DataOrNull(grad_lse_TH)),
+      .grad_q = RowsOf(result.q_THD),
+      .grad_k = RowsOf(result.k_SHD),
+      .grad_v = RowsOf(result.v_SHD),
+      .grad_element = CudaElement(type),
+      .workspace = workspace.mutable_data_ptr<float>()};
+  return Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)),
+                  "attention backward");
 }
 
 }  // namespace
@@ -90,7 +118,8 @@ AttentionOutput IntervalAttentionForwardCuda(const IntervalAttentionInput& input
                                            .out = RowsOf(output.out_THD),
                                            .out_element = CudaElement(out),
                                            .lse = output.lse_TH.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention forward"))
+    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)),
+                 "attention forward"))
       return output;
   }
   return IntervalAttentionForwardAten(input, out, Products());
@@ -100,36 +129,9 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput& 
                                                          const IntervalAttentionInput& input,
                                                          const AttentionOutput& output,
                                                          at::ScalarType type) {
-  const at::Tensor& q_THD = input.q_THD;
-  if (MayUseOwn(q_THD)) {
-    const IntervalAttentionInput aligned = AlignedInput(input);
-    const auto made = q_THD.options().dtype(type);
-    const IntervalAttentionGradients result{at::empty(q_THD.sizes(), made),
-                                            at::empty(input.k_SHD.sizes(), made),
-                                            at::empty(input.v_SHD.sizes(), made)};
-    const at::Tensor out = Aligned(output.out_THD),
-                     grad_out = Aligned(grad.out_THD.to(out.scalar_type()));
-    const at::Tensor lse_TH = output.lse_TH.contiguous(),
-                     grad_lse_TH = grad.lse_TH.defined() ? grad.lse_TH.contiguous() : grad.lse_TH;
-    const at::Tensor workspace = at::empty(
-        {osler_attention_workspace(static_cast<int32_t>(q_THD.size(0)),
-                                   static_cast<int32_t>(q_THD.size(1)))},
-        q_THD.options().dtype(at::kFloat));
-    const cuda::AttentionBackward arguments{
-        .in = Arguments(aligned),
-        .out = RowsOf(out),
-        .grad_out = RowsOf(grad_out),
-        .out_element = CudaElement(out),
-        .lse = lse_TH.const_data_ptr<float>(),
-        .grad_lse = grad_lse_TH.defined() ? grad_lse_TH.const_data_ptr<float>() : nullptr,
-        .grad_q = RowsOf(result.q_THD),
-        .grad_k = RowsOf(result.k_SHD),
-        .grad_v = RowsOf(result.v_SHD),
-        .grad_element = CudaElement(type),
-        .workspace = workspace.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention backward"))
-      return result;
-  }
+  IntervalAttentionGradients result;
+  if (MayUseOwn(input.q_THD) && RunBackward(grad, AlignedInput(input), output, type, result))
+    return result;
   return IntervalAttentionBackwardAten(grad, input, output, type, Products());
 }
 
