@@ -19,6 +19,8 @@ constexpr cudaStream_t kDefaultStream = nullptr;
 // Ranks come to the start of a group at their own pace, and NCCL looks at the machine then.
 constexpr std::chrono::seconds kLeastStart{60};
 
+constexpr size_t kWords = 3;  // one for barriers, all for the first transfers
+
 ncclUniqueId ShareId(const NcclLibrary& library, Communicator& cpu) {
   ncclUniqueId id = {};
   at::Tensor words = at::zeros({NCCL_UNIQUE_ID_BYTES / 8}, at::kLong);
@@ -66,12 +68,28 @@ NcclGroup::NcclGroup(std::shared_ptr<NcclWorld> world, Communicator& cpu)
   const std::string what = "the start";
   Check(library().cudaSetDevice(world_->device), what);
   Check(library().cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what);
-  Check(library().cudaMalloc(&barrier_word_, sizeof(int64_t)), what);
+  Check(library().cudaMalloc(&barrier_word_, kWords * sizeof(int64_t)), what);
   const ncclUniqueId id = ShareId(library(), cpu);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   Check(library().ncclCommInitRankConfig(&comm_, cpu.size(), id, cpu.rank(), &config), what);
   Settle(what, std::max<Clock::duration>(world_->options.timeout, kLeastStart));
+  ConnectNeighbours(what);
+}
+
+// NCCL connects two ranks at their first transfer and holds its callers until both are there. A
+// rank that is to compute something for the other first would wait for ever; so they meet here.
+void NcclGroup::ConnectNeighbours(const std::string& what) {
+  if (size_ == 1) return;
+  auto* words = static_cast<int64_t*>(barrier_word_);
+  const auto exchange = [&] {
+    for (const int step : {1, size_ - 1}) {
+      const int to = (rank_ + step) % size_, from = (rank_ + size_ - step) % size_;
+      Check(library().ncclSend(words, 1, ncclInt64, to, comm_, stream_), what);
+      Check(library().ncclRecv(++words, 1, ncclInt64, from, comm_, stream_), what);
+    }
+  };
+  Await(*Launch(exchange, what), what);
 }
 
 NcclGroup::~NcclGroup() {

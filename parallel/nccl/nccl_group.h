@@ -70,6 +70,7 @@ class NcclGroup {
  private:
   using Clock = std::chrono::steady_clock;
 
+  void ConnectNeighbours(const std::string& what);
   bool IsReady() const;
   bool Finalize() const;  // true: it can be destroyed
   // Until the communicator's last call has been taken in.

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -84,6 +85,9 @@ absl::Status BindCuda(void* library, NcclLibrary& f) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const NcclLibrary>> LoadNccl() {
+  // Groups connect when they are made. At their first collective, as is NCCL's way since 2.22, a
+  // rank would be held until the others come to it, which may wait for that rank in another group.
+  setenv("NCCL_RUNTIME_CONNECT", "0", /*overwrite=*/0);
   OSLER_ASSIGN_OR_RETURN(void* const cuda, Open(absl::StrCat("libcudart.so.", kCudaMajor)));
   OSLER_ASSIGN_OR_RETURN(void* const nccl, Open("libnccl.so.2"));
   auto library = std::make_shared<NcclLibrary>();

@@ -81,12 +81,6 @@ void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
   ledger.Pass(Use::kStaged, staged);
 }
 
-StagedCopy StagedCopyOf(const config::Train& config) {
-  const config::Checkpoint& checkpoint = config.checkpoint();
-  if (!checkpoint.async()) return StagedCopy::kNever;
-  const bool on_the_way = checkpoint.every_steps() > 0 || checkpoint.keep_best();
-  return on_the_way ? StagedCopy::kKept : StagedCopy::kAtTheEnd;
-}
 
 // An earlier stage keeps more micro-batches, so of stages with as many blocks the first is worst.
 std::vector<int> ChooseStages(const StagePlan& plan, StageChoice choice) {
@@ -105,6 +99,13 @@ std::vector<int> ChooseStages(const StagePlan& plan, StageChoice choice) {
 }
 
 }  // namespace
+
+StagedCopy StagedCopyOf(const config::Train& config) {
+  const config::Checkpoint& checkpoint = config.checkpoint();
+  if (!checkpoint.async()) return StagedCopy::kNever;
+  const bool on_the_way = checkpoint.every_steps() > 0 || checkpoint.keep_best();
+  return on_the_way ? StagedCopy::kKept : StagedCopy::kAtTheEnd;
+}
 
 absl::StatusOr<PlanModel> MakePlanModel(const config::Train& config, ModelSpec spec) {
   PlanModel planned{.spec = std::move(spec), .store = {}, .model = {}};

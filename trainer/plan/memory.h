@@ -48,6 +48,7 @@ PlanLayout PlanLayoutOf(const config::Train& config, const MeshShape& mesh);
 // When a rank holds the copy that a checkpoint is written from (checkpoint.async): never, once the
 // steps are over, or all the time.
 enum class StagedCopy { kNever, kAtTheEnd, kKept };
+StagedCopy StagedCopyOf(const config::Train& config);
 
 // What all layouts have in common.
 struct PlanBatch {
