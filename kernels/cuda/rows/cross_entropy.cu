@@ -54,8 +54,9 @@ __global__ void __launch_bounds__(kThreads) TermsKernel(const CrossEntropyRows i
   }
   const ExpSum whole = BlockExpSum(own, scratch);
   if (thread != 0) return;
-  const int target = TargetColumn(in, row);
-  StoreTerms<kCap>(in, row, whole, target, target >= 0 ? LoadPack<T, 1>(parts.row, target)[0] : 0);
+  const int64_t target = in.targets[row] - in.begin;
+  const bool here = in.targets[row] >= 0 && target >= 0 && target < in.width;
+  StoreTerms<kCap>(in, row, whole, here, here ? LoadPack<T, 1>(parts.row, target)[0] : 0.0F);
 }
 
 // Blocks (tile of a row, row).
@@ -64,8 +65,8 @@ __global__ void __launch_bounds__(kThreads) GradientKernel(const CrossEntropyRow
   constexpr int kLanes = kWideLanes<T>;
   for (int64_t row = blockIdx.y; row < in.rows; row += gridDim.y) {
     const RowParts<T> parts(in, row);
-    const int target = TargetColumn(in, row);
-    const bool none = target == kNoTarget;
+    const bool none = in.targets[row] < 0;
+    const int64_t target = none ? -1 : in.targets[row] - in.begin;
     const Gradient<kCap> gradient(in, in.max[row], in.sum[row]);
     TargetLogit own;
     const int first =

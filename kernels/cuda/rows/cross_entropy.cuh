@@ -106,15 +106,6 @@ __device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], int count,
   own.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// The target's column, or why there is none.
-inline constexpr int kElsewhere = -1, kNoTarget = -2;
-__device__ inline int TargetColumn(const CrossEntropyRows& in, int64_t row) {
-  const int64_t label = in.targets[row];
-  if (label < 0) return kNoTarget;
-  return label >= in.begin && label - in.begin < in.width ? static_cast<int>(label - in.begin)
-                                                          : kElsewhere;
-}
-
 // Turns logits into their gradient.
 template <bool kCap>
 struct Gradient {
@@ -149,8 +140,8 @@ struct TargetLogit {
 
   // `place` is the target's after the pack's first element.
   template <typename T, int kLanes>
-  __device__ void Look(const Pack<T, kLanes>& pack, int place) {
-    if (static_cast<unsigned>(place) >= kLanes) return;
+  __device__ void Look(const Pack<T, kLanes>& pack, int64_t place) {
+    if (place < 0 || place >= kLanes) return;
     here = true;
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) {
@@ -168,14 +159,14 @@ struct TargetLogit {
 
 // What is stored of a row once its softmax is known; z is its target's, without the cap.
 template <bool kCap>
-__device__ inline void StoreTerms(const CrossEntropyRows& in, int64_t row, ExpSum whole, int column,
+__device__ inline void StoreTerms(const CrossEntropyRows& in, int64_t row, ExpSum whole, bool here,
                                   float z) {
-  const float target = column >= 0 ? Capped<kCap>(in.soft_cap)(z) : 0;
+  const float target = here ? Capped<kCap>(in.soft_cap)(z) : 0;
   in.max[row] = whole.max;
   in.sum[row] = whole.sum;
   in.target[row] = target;
-  if (in.loss != nullptr)
-    in.loss[row] = column == kNoTarget ? 0 : logf(whole.sum) - (target - whole.max);
+  if (in.loss == nullptr) return;
+  in.loss[row] = in.targets[row] < 0 ? 0 : logf(whole.sum) - (target - whole.max);
 }
 
 // Returns 0, a cudaError_t, or kUnsupported: a row that does not fit, or a device that is no

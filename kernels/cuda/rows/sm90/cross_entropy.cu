@@ -1,14 +1,13 @@
 #include "kernels/cuda/rows/copy_async.cuh"
 #include "kernels/cuda/rows/cross_entropy.cuh"
 
-// One cluster of blocks a row, which it holds in its shared memory: the logits are read once.
+// One cluster of blocks a row, which it holds in its registers: the logits are read once.
 
 namespace osler::cuda {
 namespace {
 
-constexpr int kMaxClusterBlocks = 8, kPacks = 5;
-constexpr int kMaxThreads = 864;  // of the one block that a multiprocessor has room for
-constexpr int kStages = 3;  // rows: one on its way, one whose softmax is found, one that is stored
+constexpr int kMaxClusterBlocks = 8, kPacks = 9;
+constexpr int kMaxThreads = 512;  // two such blocks a multiprocessor: one reads while one writes
 
 __device__ inline unsigned ClusterBlocks() {
   unsigned blocks;
@@ -20,11 +19,9 @@ __device__ inline unsigned ClusterRank() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// The two halves of a barrier of the cluster's threads.
-__device__ inline void ClusterArrive() {
+// Of the cluster's threads.
+__device__ inline void ClusterBarrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ inline void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What block `rank` of the cluster holds at the place of `own` in its shared memory.
@@ -43,14 +40,26 @@ __device__ inline ExpSum OfBlock(const ExpSum* own, unsigned rank) {
 // Over the cluster's blocks; `own` is this block's, in its shared memory, where it must stay until
 // the cluster's next barrier.
 __device__ inline ExpSum ClusterExpSum(const ExpSum* own) {
+  ClusterBarrier();
   const unsigned lane = threadIdx.x % 32;
   return WarpExpSum(lane < ClusterBlocks() ? OfBlock(own, lane) : ExpSum{-INFINITY, 0});
+}
+
+// What was computed from z is computed again rather than kept: registers are short.
+template <typename T, int kLanes>
+__device__ inline void Forget(Pack<T, kLanes> (&z)[kPacks]) {
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+    for (uint32_t& word : z[k].words) asm volatile("" : "+r"(word));
+  }
 }
 
 // A thread's part of a row: a sweep of the cluster's threads at a time.
 template <typename T>
 struct RowPart {
   static constexpr int kLanes = kWideLanes<T>;
+  using Packs = Pack<T, kLanes>[kPacks];
   // A warp's: each lane reads what it has copied itself, so that no barrier is needed; a copy's
   // lanes write neighbouring packs, else it is many requests.
   using Place = Pack<T, kLanes>[kPacks][32];
@@ -62,15 +71,12 @@ struct RowPart {
         first(static_cast<int>(ClusterRank() * blockDim.x + threadIdx.x) * kLanes),
         step(static_cast<int>(ClusterBlocks() * blockDim.x) * kLanes) {}
   __device__ int Begin(int k) const { return first + k * step; }
+  __device__ int Count() const { return (in.width - first + step - 1) / step; }
   __device__ char* Row(int64_t row) const {
     return static_cast<char*>(in.logits) + row * in.width * T::kBytes;
   }
-  // Past the last row too.
-  __device__ int Target(int64_t row) const {
-    return row < in.rows ? TargetColumn(in, row) : kNoTarget;
-  }
-  __device__ void Fetch(int64_t row, int target, Place& place) const {
-    if (target != kNoTarget) {
+  __device__ void Fetch(int64_t row, int64_t label, Place& place) const {
+    if (label >= 0) {
 #pragma unroll
       for (int k = 0; k < kPacks; ++k) {
         if (Begin(k) < in.width) CopyPackAsync(&place[k][threadIdx.x % 32], Row(row), Begin(k));
@@ -78,83 +84,71 @@ struct RowPart {
     }
     CommitCopies();
   }
-  template <bool kCap>
-  __device__ ExpSum ThreadExpSum(const Place& place) const {
-    Pack<T, kLanes> z[kPacks];
+  __device__ int64_t Label(int64_t row) const { return row < in.rows ? in.targets[row] : -1; }
+  __device__ void Take(const Place& place, Packs& z) const {
+    WaitForCopies<0>();
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k)
+      z[k] = Begin(k) < in.width ? place[k][threadIdx.x % 32] : FilledPack<T, kLanes>(T::kLowest);
+  }
+  __device__ void Clear(int64_t row) const {
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      z[k] = Begin(k) < in.width ? place[k][threadIdx.x % 32] : FilledPack<T, kLanes>(T::kLowest);
+      if (Begin(k) < in.width) StorePack(Row(row), Begin(k), FilledPack<T, kLanes>(0));
     }
-    ExpSum own = {-INFINITY, 0};
-    Add(z, (in.width - first + step - 1) / step, Capped<kCap>(in.soft_cap), own);
-    return own;
   }
-  template <bool kCap>
-  __device__ void StoreGradient(int64_t row, int target, ExpSum whole, const Place& place) const {
+};
+
+// Each cluster takes every so many rows: the next row is on its way while one is worked on.
+template <typename T, bool kCap>
+__global__ void __launch_bounds__(kMaxThreads, 2) ClusterKernel(const CrossEntropyRows in) {
+  using Packs = typename RowPart<T>::Packs;
+  extern __shared__ float4 shared[];
+  __shared__ ExpSum scratch[2][kMaxWarps], of_block[2];
+  const RowPart<T> part(in);
+  auto& place = reinterpret_cast<typename RowPart<T>::Place*>(shared)[threadIdx.x / 32];
+  const int64_t clusters = gridDim.x / ClusterBlocks();
+  const bool storing = ClusterRank() == 0 && threadIdx.x == 0;
+  int64_t row = blockIdx.x / ClusterBlocks();
+  int64_t label = part.Label(row), next_label = part.Label(row + clusters);
+  part.Fetch(row, label, place);
+  int turn = 0;  // alternates from use to use of what the blocks share
+  for (; row < in.rows; row += clusters) {
+    const int64_t target = label - in.begin;
+    const bool here = label >= 0 && target >= 0 && target < in.width;
+    char* logits = part.Row(row);
+    Packs z;
+    part.Take(place, z);
+    part.Fetch(row + clusters, next_label, place);
+    const bool none = label < 0;
+    label = next_label;
+    next_label = part.Label(row + 2 * clusters);
+    if (none) {
+      part.Clear(row);
+      if (storing) StoreTerms<false>(in, row, {0, 1}, false, 0);
+      continue;
+    }
+    const float target_logit = storing && here ? LoadPack<T, 1>(logits, target)[0] : 0.0F;
+    ExpSum own = {-INFINITY, 0};
+    Add(z, part.Count(), Capped<kCap>(in.soft_cap), own);
+    own = BlockExpSum(own, scratch[turn]);
+    if (threadIdx.x == 0) of_block[turn] = own;
+    const ExpSum whole = ClusterExpSum(&of_block[turn]);
+    if (storing) StoreTerms<kCap>(in, row, whole, here, target_logit);
+
+    if (kCap) Forget(z);
     const Gradient<kCap> gradient(in, whole.max, whole.sum);
     TargetLogit found;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      if (Begin(k) >= in.width) continue;
-      const Pack<T, kLanes> z = place[k][threadIdx.x % 32];
-      found.Look(z, target - Begin(k));
-      StorePack(Row(row), Begin(k), target == kNoTarget ? FilledPack<T, kLanes>(0) : gradient(z));
+      if (part.Begin(k) >= in.width) continue;
+      found.Look(z[k], target - part.Begin(k));
+      StorePack(logits, part.Begin(k), gradient(z[k]));
     }
-    found.Store<T>(gradient, Row(row), target);
+    found.Store<T>(gradient, logits, target);
+    turn ^= 1;
   }
-};
-
-// Each cluster takes every so many rows. While its blocks exchange what they found of a row's
-// softmax, they store the gradient of the row before.
-template <typename T, bool kCap>
-__global__ void __launch_bounds__(kMaxThreads, 1) ClusterKernel(const CrossEntropyRows in) {
-  using Place = typename RowPart<T>::Place;
-  extern __shared__ float4 shared[];  // [kStages][warps] of Place
-  __shared__ ExpSum scratch[2][kMaxWarps], of_block[2];
-  const RowPart<T> part(in);
-  const unsigned warps = blockDim.x / 32;
-  const bool storing = ClusterRank() == 0 && threadIdx.x == 0;
-  Place* now = reinterpret_cast<Place*>(shared) + threadIdx.x / 32;
-  Place *next = now + warps, *before = next + warps;
-  const int64_t clusters = gridDim.x / ClusterBlocks(), begin = blockIdx.x / ClusterBlocks();
-  int target = part.Target(begin), next_target = part.Target(begin + clusters);
-  int third_target = part.Target(begin + 2 * clusters);
-  part.Fetch(begin, target, *now);
-  part.Fetch(begin + clusters, next_target, *next);
-
-  int target_before = kNoTarget, turn = 0;  // turn: of what the blocks share, from use to use
-  float logit = 0, logit_before = 0;
-  ExpSum whole_before = {0, 1};
-  for (int64_t row = begin; row < in.rows + clusters; row += clusters) {
-    const int coming_target = part.Target(row + 3 * clusters);
-    if (target != kNoTarget) {
-      WaitForCopies<1>();
-      if (storing && target >= 0) logit = LoadPack<T, 1>(part.Row(row), target)[0];
-      const ExpSum own = BlockExpSum(part.template ThreadExpSum<kCap>(*now), scratch[turn]);
-      if (threadIdx.x == 0) of_block[turn] = own;
-      ClusterArrive();
-    }
-    if (row != begin) {
-      const int64_t row_before = row - clusters;
-      part.template StoreGradient<kCap>(row_before, target_before, whole_before, *before);
-      if (storing) StoreTerms<kCap>(in, row_before, whole_before, target_before, logit_before);
-    }
-    part.Fetch(row + 2 * clusters, third_target, *before);
-    if (target != kNoTarget) {
-      ClusterWait();
-      whole_before = ClusterExpSum(&of_block[turn]);
-      turn ^= 1;
-    } else {
-      whole_before = {0, 1};
-    }
-    target_before = target, target = next_target, next_target = third_target;
-    third_target = coming_target;
-    logit_before = logit;
-    Place* const free = before;
-    before = now, now = next, next = free;
-  }
-  ClusterArrive();  // no block leaves while another may look at what it holds
-  ClusterWait();
+  ClusterBarrier();  // no block leaves while another may look at what it holds
 }
 
 // The smallest cluster that holds a row; 0: none does.
@@ -179,7 +173,7 @@ int Launch(const CrossEntropyRows& in, cudaStream_t stream) {
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(cluster));
   config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = kStages * threads / 32 * sizeof(typename RowPart<T>::Place);
+  config.dynamicSmemBytes = threads * sizeof(typename RowPart<T>::Packs);
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
