@@ -38,8 +38,7 @@ absl::Status CheckTensors(const CheckpointState& state) {
     if (!IsPlainFileName(file) || GroupOfFile(file) != entry.group || state.texts.contains(file))
       return Bug("bad file " + Printable(file));
     if (!tensor.defined() || (entry.written && !tensor.device().is_cpu()) ||
-        !tensor.is_contiguous() ||
-        DtypeName(tensor.scalar_type()).empty() ||
+        !tensor.is_contiguous() || DtypeName(tensor.scalar_type()).empty() ||
         (entry.part.has_value() && entry.part->count > tensor.numel())) {
       return Bug(Printable(entry.name) +
                  " is not a contiguous CPU tensor of a type that files have");

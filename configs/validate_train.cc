@@ -158,10 +158,10 @@ void CheckDevice(const config::TrainLoop& train, Rules& rules) {
       fmt::format("{} is negative; use 0 for all tokens at once", train.mlp_chunk_tokens()));
   const config::Offload& offload = train.offload();
   const auto moves = [&](bool wanted, const char* key) {
-    rules.Require(
-        !wanted || train.device() == config::TrainLoop::CUDA, key,
-        "has no effect while train.device is cpu, whose memory is the host's, or auto, which may be "
-        "that; delete this, or set train.device to cuda");
+    rules.Require(!wanted || train.device() == config::TrainLoop::CUDA, key,
+                  "has no effect while train.device is cpu, whose memory is the host's, or auto, "
+                  "which may be "
+                  "that; delete this, or set train.device to cuda");
   };
   moves(offload.optimizer(), "train.offload.optimizer");
   moves(offload.activations(), "train.offload.activations");

@@ -64,9 +64,9 @@ struct TiledMlpFunction : torch::autograd::Function<TiledMlpFunction> {
     ForEachChunk(x_TD.size(0), chunk_tokens, [&](int64_t from, int64_t count) {
       const at::Tensor x_CD = x_TD.narrow(0, from, count);
       out_TD.narrow(0, from, count)
-          .copy_(at::linear(
-              rows::GatedActivationForward(at::linear(x_CD, gate_FD), at::linear(x_CD, up_FD), kind),
-              down_DF));
+          .copy_(at::linear(rows::GatedActivationForward(at::linear(x_CD, gate_FD),
+                                                         at::linear(x_CD, up_FD), kind),
+                            down_DF));
     });
     return out_TD;
   }

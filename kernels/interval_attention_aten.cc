@@ -51,8 +51,8 @@ class Pieces {
   }
 
   at::Tensor Queries(const at::Tensor& x_THD, const Piece& p) const {
-    return Operand(InPiece(x_THD, p).permute({1, 2, 0, 3}).reshape(
-        {p.heads, group_ * p.rows, x_THD.size(2)}));
+    return Operand(
+        InPiece(x_THD, p).permute({1, 2, 0, 3}).reshape({p.heads, group_ * p.rows, x_THD.size(2)}));
   }
   at::Tensor Keys(const at::Tensor& x_SHD, const Piece& p) const {
     return Operand(x_SHD.narrow(1, p.head, p.heads).permute({1, 0, 2}));
@@ -66,8 +66,7 @@ class Pieces {
   }
   // Writes what Queries reads.
   void Put(const at::Tensor& x, const at::Tensor& to_THD, const Piece& p) const {
-    InPiece(to_THD, p).copy_(
-        x.view({p.heads, group_, p.rows, x.size(2)}).permute({2, 0, 1, 3}));
+    InPiece(to_THD, p).copy_(x.view({p.heads, group_, p.rows, x.size(2)}).permute({2, 0, 1, 3}));
   }
 
   // Scores before the softmax, in the type of sums: scaled, and capped where the options say so;
@@ -91,16 +90,15 @@ class Pieces {
  private:
   // [T, K, G, D] of a piece.
   at::Tensor InPiece(const at::Tensor& x_THD, const Piece& p) const {
-    return x_THD.narrow(0, p.row, p.rows)
-        .unflatten(1, {-1, group_})
-        .narrow(1, p.head, p.heads);
+    return x_THD.narrow(0, p.row, p.rows).unflatten(1, {-1, group_}).narrow(1, p.head, p.heads);
   }
   at::Tensor Unseen(const Piece& p) const {
     const at::Tensor key_S = at::arange(keys_, input_.mask.lo_T.options());
     const auto end = [&](const at::Tensor& x_T) {
       return x_T.narrow(0, p.row, p.rows).unsqueeze(1);
     };
-    return at::logical_or(at::lt(key_S, end(input_.mask.lo_T)), at::ge(key_S, end(input_.mask.hi_T)));
+    return at::logical_or(at::lt(key_S, end(input_.mask.lo_T)),
+                          at::ge(key_S, end(input_.mask.hi_T)));
   }
 
   const IntervalAttentionInput& input_;
@@ -127,8 +125,7 @@ AttentionOutput IntervalAttentionForwardAten(const IntervalAttentionInput& input
   const at::Tensor& q_THD = input.q_THD;
   const AttentionOutput output{
       .out_THD = at::empty(q_THD.sizes(), q_THD.options().dtype(out)),
-      .lse_TH = at::empty({q_THD.size(0), q_THD.size(1)},
-                          q_THD.options().dtype(SumTypeOf(q_THD)))};
+      .lse_TH = at::empty({q_THD.size(0), q_THD.size(1)}, q_THD.options().dtype(SumTypeOf(q_THD)))};
   const Pieces pieces(input, products);
   pieces.ForEach([&](const Piece& p) {
     const at::Tensor scores =

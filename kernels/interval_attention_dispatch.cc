@@ -1,8 +1,8 @@
 #include "kernels/interval_attention_dispatch.h"
 
 #include "kernels/cpu_isa.h"
-#include "kernels/cuda/interval_attention_cuda.h"
 #include "kernels/cpu_rows.h"
+#include "kernels/cuda/interval_attention_cuda.h"
 
 namespace osler {
 

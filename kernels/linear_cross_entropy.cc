@@ -159,9 +159,9 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
       .count = chunks.count(), .grad_hidden_TD = at::zeros(hidden_TD.sizes(), hidden_TD.options())};
   chunks.ForEach([&](TargetChunks::Chunk chunk) {
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
-    const SoftmaxTerms terms =
-        rows::CrossEntropy(chunk.logits_CV, chunk.targets_C,
-                           {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
+    const SoftmaxTerms terms = rows::CrossEntropy(
+        chunk.logits_CV, chunk.targets_C,
+        {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
     AddLoss(terms, chunk.targets_C, result);
     const at::Tensor grad_CD = at::mm(chunk.logits_CV, weight_VD);
     result.grad_hidden_TD.index_copy_(0, chunk.index_C,
@@ -213,7 +213,7 @@ SliceLogits SliceForward(const at::Tensor& hidden_TD, const VocabularySlice& sli
   CheckHead(hidden_TD, slice.weight_VD, targets_T, options);
   SliceLogits mine{.logits_TV = at::mm(hidden_TD, slice.weight_VD.t()), .terms = {}};
   mine.terms = rows::CrossEntropyTerms(mine.logits_TV, targets_T.contiguous(),
-                                    {.begin = slice.begin, .soft_cap = options.soft_cap});
+                                       {.begin = slice.begin, .soft_cap = options.soft_cap});
   return mine;
 }
 
@@ -222,9 +222,9 @@ at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::
                          at::Tensor grad_weight_VD, const LinearCrossEntropyOptions& options) {
   const at::NoGradGuard no_grad;
   rows::CrossEntropyGradient(mine.logits_TV, targets_T.contiguous(), whole,
-                          {.begin = slice.begin,
-                           .soft_cap = options.soft_cap,
-                           .gradient_scale = options.gradient_scale});
+                             {.begin = slice.begin,
+                              .soft_cap = options.soft_cap,
+                              .gradient_scale = options.gradient_scale});
   if (grad_weight_VD.defined()) AccumulateProduct(grad_weight_VD, mine.logits_TV, hidden_TD);
   return at::mm(mine.logits_TV, slice.weight_VD);
 }

@@ -5,8 +5,8 @@
 // nothing is kept for a backward pass. Logits are rounded to the weight's dtype, as the reference
 // implementation's are; softmax and sums are fp32 (fp64 for fp64).
 //
-// Targets are CPU tensors, wherever hidden and weight are: which rows count is known without waiting
-// for a device.
+// Targets are CPU tensors, wherever hidden and weight are: which rows count is known without
+// waiting for a device.
 //
 // The second half of the file is the same for one slice of the vocabulary, for a head that is split
 // over devices; it communicates nothing.
@@ -40,10 +40,10 @@ at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_
                           const at::Tensor& targets_T, int64_t chunk_tokens, double soft_cap = 0);
 
 struct LinearCrossEntropyResult {
-  double loss_sum = 0;        // Σ −log p(target) over rows with target ≥ 0
+  double loss_sum = 0;             // Σ −log p(target) over rows with target ≥ 0
   at::Tensor loss_on_device = {};  // fp64 []: in place of loss_sum where hidden is not on the CPU,
                                    // since reading it waits for the device
-  int64_t count = 0;          // such rows
+  int64_t count = 0;               // such rows
   at::Tensor grad_hidden_TD;  // gradient_scale · ∂loss_sum/∂hidden, hidden's dtype; rows without
                               // target are zero
 };

@@ -88,9 +88,8 @@ RopeTables MakeRopeTables(const at::Tensor& positions_T, int64_t head_dim,
                           const RopeOptions& options) {
   TORCH_CHECK(head_dim > 0 && head_dim % 2 == 0, "RoPE needs an even head width, not ", head_dim);
   TORCH_CHECK(positions_T.dim() == 1, "positions must be one-dimensional");
-  const at::Tensor angles =
-      at::outer(positions_T.to(at::kFloat),
-                ToDevice(Frequencies(head_dim, options), positions_T.device()));
+  const at::Tensor angles = at::outer(
+      positions_T.to(at::kFloat), ToDevice(Frequencies(head_dim, options), positions_T.device()));
   const at::Tensor both = at::cat({angles, angles}, 1);
   RopeTables tables{at::cos(both), at::sin(both)};
   if (options.yarn) {

@@ -44,14 +44,13 @@ struct Normed {
 };
 
 Normed Norm(const at::Tensor& x, const at::Tensor& weight_D, const NormOptions& norm) {
-  const at::Tensor inverse_rms =
-      at::rsqrt(Wide(x).square().mean(-1).add_(norm.eps)).flatten();
+  const at::Tensor inverse_rms = at::rsqrt(Wide(x).square().mean(-1).add_(norm.eps)).flatten();
   return {Normalised(x, inverse_rms, norm.style).mul_(Gain(weight_D, norm.style, x)), inverse_rms};
 }
 
 // grad and the results in the type of sums; grad_sum may be undefined.
-NormGradients NormBackward(const at::Tensor& grad, const at::Tensor& grad_sum,
-                           const NormInputs& in, WeightGradient weight_gradient, NormStyle style) {
+NormGradients NormBackward(const at::Tensor& grad, const at::Tensor& grad_sum, const NormInputs& in,
+                           WeightGradient weight_gradient, NormStyle style) {
   const at::Tensor x = Wide(in.x), r = Beside(in.inverse_rms, in.x);
   const at::Tensor d = at::mul(grad, Gain(in.weight_D, style, in.x));
   const at::Tensor c = at::mul(d, x).mean(-1, /*keepdim=*/true).mul_(r.pow(3));
@@ -183,8 +182,7 @@ at::Tensor GatedActivationForwardAten(const at::Tensor& gate_TF, const at::Tenso
 GatedGradients GatedActivationBackwardAten(const at::Tensor& grad_TF, const at::Tensor& gate_TF,
                                            const at::Tensor& up_TF, GateKind kind) {
   const at::Tensor x = Wide(gate_TF), grad = Wide(grad_TF), share = Share(x, kind);
-  const at::Tensor slope =
-      at::sub(share, share.square()).mul_(x).mul_(Slope(x, kind)).add_(share);
+  const at::Tensor slope = at::sub(share, share.square()).mul_(x).mul_(Slope(x, kind)).add_(share);
   const at::ScalarType type = gate_TF.scalar_type();
   return {slope.mul(grad).mul_(Wide(up_TF)).to(type),
           Rounded(at::mul(x, share), gate_TF).mul_(grad).to(type)};

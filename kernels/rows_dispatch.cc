@@ -46,9 +46,8 @@ NormOutput NormRopeForward(const at::Tensor& x_THD, const at::Tensor& weight_D,
 NormGradients NormRopeBackward(const at::Tensor& grad_THD, const NormInputs& inputs,
                                const RopeTables& tables, WeightGradient weight_gradient,
                                const NormOptions& norm) {
-  return grad_THD.is_cpu()
-             ? NormRopeBackwardCpu(grad_THD, inputs, tables, weight_gradient, norm)
-             : NormRopeBackwardCuda(grad_THD, inputs, tables, weight_gradient, norm);
+  return grad_THD.is_cpu() ? NormRopeBackwardCpu(grad_THD, inputs, tables, weight_gradient, norm)
+                           : NormRopeBackwardCuda(grad_THD, inputs, tables, weight_gradient, norm);
 }
 
 at::Tensor GatedActivationForward(const at::Tensor& gate_TF, const at::Tensor& up_TF,

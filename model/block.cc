@@ -16,8 +16,7 @@ SequenceInputs Model::PrepareInputs(const std::vector<int32_t>& tokens,
 }
 
 SequenceInputs Model::PrepareRows(const std::vector<int32_t>& tokens,
-                                  const std::vector<int64_t>& positions,
-                                  at::Device device) const {
+                                  const std::vector<int64_t>& positions, at::Device device) const {
   for (size_t t = 0; t < tokens.size(); ++t) {
     TORCH_CHECK(tokens[t] >= 0 && tokens[t] < vocab_size, "token id ", tokens[t], " at position ",
                 t, " is outside the model's vocabulary of ", vocab_size);

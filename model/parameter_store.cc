@@ -110,7 +110,8 @@ void ParameterStore::Allocate(int64_t index, at::ScalarType dtype) {
   ParameterSlot& slot = this->slot(index);
   if (!slot.present) return;
   const int64_t count = LocalCount(index), piece = PieceCount(index);
-  const at::Tensor flat = at::empty({piece * layout_.shard_size}, at::TensorOptions(layout_.device).dtype(dtype));
+  const at::Tensor flat =
+      at::empty({piece * layout_.shard_size}, at::TensorOptions(layout_.device).dtype(dtype));
   slot.local = flat.narrow(0, 0, count).view(LocalShape(index));
   if (cuts_parameters()) {
     flat.storage().unsafeGetStorageImpl()->set_data_ptr({nullptr, flat.device()});

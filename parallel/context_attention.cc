@@ -65,8 +65,9 @@ ContextAttention::ContextAttention(Communicator& comm, const ContextSplit& split
                                    const std::vector<Kind>& kinds, int64_t rows,
                                    ContextMethod method, at::Device device) {
   for (const Kind& kind : kinds) {
-    kinds_.push_back(Ring(kind, split, method) ? MakeKeyRing(comm, split, kind.mask, rows, device)
-                                               : MakeKeyFetch(comm, split, kind.mask, rows, device));
+    kinds_.push_back(Ring(kind, split, method)
+                         ? MakeKeyRing(comm, split, kind.mask, rows, device)
+                         : MakeKeyFetch(comm, split, kind.mask, rows, device));
   }
 }
 

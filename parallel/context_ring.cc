@@ -77,8 +77,7 @@ class KeyRing final : public ContextKeys {
                                                    -std::numeric_limits<double>::infinity(), sums)};
     ForEachRanksKeys(x, [&](int, const Part& part, const at::Tensor& keys) {
       if (part.rows == 0) return;
-      MergeAttention(IntervalAttentionPart(Input(x, part, keys, options)),
-                     OutputOf(total, part));
+      MergeAttention(IntervalAttentionPart(Input(x, part, keys, options)), OutputOf(total, part));
     });
     return {.out_THD = total.out_THD.to(x.q_THD.scalar_type()), .lse_TH = total.lse_TH};
   }
@@ -93,9 +92,9 @@ class KeyRing final : public ContextKeys {
     ForEachRanksKeys(x, [&](int step, const Part& part, const at::Tensor& keys) {
       const at::Tensor mine = at::zeros(keys.sizes(), sums);
       if (part.rows > 0) {
-        const IntervalAttentionGradients gradients = IntervalAttentionGradientSums(
-            {.out_THD = part.Of(grad_out_THD), .lse_TH = {}}, Input(x, part, keys, options),
-            OutputOf(output, part));
+        const IntervalAttentionGradients gradients =
+            IntervalAttentionGradientSums({.out_THD = part.Of(grad_out_THD), .lse_TH = {}},
+                                          Input(x, part, keys, options), OutputOf(output, part));
         part.Of(grad_q).add_(gradients.q_THD);
         mine[0].copy_(gradients.k_SHD);
         mine[1].copy_(gradients.v_SHD);

@@ -127,8 +127,9 @@ absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const Start& start
         nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication())));
   }
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world, nccl.get()));
-  OSLER_ASSIGN_OR_RETURN(const auto trainer, Trainer::Create(fs, config, mesh,
-                                         {.device = device, .profile_step = start.profile_step}));
+  OSLER_ASSIGN_OR_RETURN(
+      const auto trainer,
+      Trainer::Create(fs, config, mesh, {.device = device, .profile_step = start.profile_step}));
   return trainer->Run();
 }
 

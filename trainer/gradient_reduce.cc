@@ -290,8 +290,8 @@ double GradientReducer::GlobalNorm() const {
       pieces.push_back(piece);
     }
   }
-  const at::Tensor sum = device.is_cpu() ? at::full({1}, squares, at::kDouble)
-                                         : SumOfSquaresOnDevice(pieces, device);
+  const at::Tensor sum =
+      device.is_cpu() ? at::full({1}, squares, at::kDouble) : SumOfSquaresOnDevice(pieces, device);
   for (const Axis axis : {Axis::kShard, Axis::kTensor, Axis::kPipeline}) {
     mesh_.comm(axis).AllReduce(sum, ReduceOp::kSum, "gradient norm").Wait();
   }

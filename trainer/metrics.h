@@ -25,14 +25,14 @@ struct StepReport {
   std::vector<double> group_lr;           // of each item of optimizer.groups
   int64_t tokens = 0, target_tokens = 0;  // of the global batch
   double tokens_per_s = 0;                // all ranks together
-  double model_tflops = 0;                // a second and rank: the model's work, not what was computed
-  std::optional<double> mfu;              // that as a share of the device's peak, where it is known
-  int64_t device_memory_mib = 0;          // the most that tensors took on rank 0's device; 0: CPU
-  double data_wait_ms = 0;                // this rank waited for packs
-  double data_wait_share = 0;             // of the step's wall time
-  double padding_share = 0;               // of global_batch × sequence_length, without a token
-  double eta_s = 0;                       // to the last step, at the pace since this start
-  double blocked_ms = 0;  // checkpoints kept training waiting since the previous line
+  double model_tflops = 0;        // a second and rank: the model's work, not what was computed
+  std::optional<double> mfu;      // that as a share of the device's peak, where it is known
+  int64_t device_memory_mib = 0;  // the most that tensors took on rank 0's device; 0: CPU
+  double data_wait_ms = 0;        // this rank waited for packs
+  double data_wait_share = 0;     // of the step's wall time
+  double padding_share = 0;       // of global_batch × sequence_length, without a token
+  double eta_s = 0;               // to the last step, at the pace since this start
+  double blocked_ms = 0;          // checkpoints kept training waiting since the previous line
   int64_t first_pack = 0, end_pack = 0;  // global pack numbers [first, end)
   int64_t memory_mib = 0;                // peak resident set of rank 0
   std::optional<ValidationLoss> validation;

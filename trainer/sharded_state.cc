@@ -134,7 +134,8 @@ absl::Status ShardedState::Load(const CheckpointStore& store, int64_t step,
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to the device, from the CPU
   for (StateEntry& entry : state.tensors) {
     if (entry.tensor.is_cpu()) continue;
-    const at::Tensor on_cpu = at::empty(entry.tensor.sizes(), entry.tensor.options().device(at::kCPU));
+    const at::Tensor on_cpu =
+        at::empty(entry.tensor.sizes(), entry.tensor.options().device(at::kCPU));
     copies.emplace_back(std::exchange(entry.tensor, on_cpu), on_cpu);
   }
   OSLER_RETURN_IF_ERROR(store.Load(step, state));

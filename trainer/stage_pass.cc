@@ -213,8 +213,8 @@ LossSum StagePass::TrainHead(int64_t micro_batch, const at::Tensor& x) {
     options.chunk_tokens = kDeviceLossChunkTokens;
     options.chunk_bytes = kDeviceLossChunkBytes;
   }
-  LinearCrossEntropyResult loss = ParallelLoss(flight.batch.inputs.tensor, x, head.local,
-                                               flight.batch.targets_T, sum, options);
+  LinearCrossEntropyResult loss =
+      ParallelLoss(flight.batch.inputs.tensor, x, head.local, flight.batch.targets_T, sum, options);
   device_losses_[static_cast<size_t>(micro_batch)] = std::move(loss.loss_on_device);
   flight.gradient = std::move(loss.grad_hidden_TD);
   if (!block_holds_head_) task_.gradients->BlockDone(head_slots_);
@@ -242,9 +242,9 @@ at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Ten
     if (run.x.defined()) run.x = run.x.to(gradient.device());
     run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
   }
-  BlockGradients gradients =
-      BackwardBlock(block, std::move(run), gradient,
-                    [this](int64_t slot) { return task_.gradients->Accumulator(slot); });
+  BlockGradients gradients = BackwardBlock(block, std::move(run), gradient, [this](int64_t slot) {
+    return task_.gradients->Accumulator(slot);
+  });
   for (auto& [slot, value] : gradients.slots) task_.gradients->Add(slot, std::move(value));
   task_.gradients->BlockDone(block.slots());
   return std::move(gradients.input);

@@ -30,8 +30,7 @@ namespace osler {
 
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
-  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh,
-        const TrainerOptions& options)
+  State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh, const TrainerOptions& options)
       : fs(the_fs),
         config(the_config),
         mesh(the_mesh),

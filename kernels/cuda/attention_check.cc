@@ -17,8 +17,8 @@
 namespace osler {
 namespace {
 
-constexpr int64_t kTokens = 387;     // no multiple of any tile
-constexpr int64_t kBlindRows = 5;    // that see nothing, at the end
+constexpr int64_t kTokens = 387;   // no multiple of any tile
+constexpr int64_t kBlindRows = 5;  // that see nothing, at the end
 constexpr int64_t kShortWindow = 96;
 
 // Values in (−1, 1) that no two places share, without a generator.
@@ -26,7 +26,13 @@ at::Tensor Values(std::vector<int64_t> sizes, double phase, const AttentionShape
   const int64_t count = sizes[0] * sizes[1] * sizes[2];
   const auto fp64 = at::TensorOptions().dtype(at::kDouble).device(shape.device);
   const at::Tensor i = at::arange(count, fp64);
-  return i.mul(i).mul_(0.000137).add_(i.mul(1.61803)).add_(phase).sin_().to(shape.dtype).view(sizes);
+  return i.mul(i)
+      .mul_(0.000137)
+      .add_(i.mul(1.61803))
+      .add_(phase)
+      .sin_()
+      .to(shape.dtype)
+      .view(sizes);
 }
 
 MaskIntervals Mask(const AttentionShape& shape) {
@@ -34,11 +40,12 @@ MaskIntervals Mask(const AttentionShape& shape) {
   std::optional<int64_t> window;
   if (shape.window.has_value()) window = std::min(*shape.window, kShortWindow);
   const MaskIntervals mask = CausalDocumentIntervals(starts, kTokens, window);
-  const auto last = [](const at::Tensor& x) { return x.narrow(0, kTokens - kBlindRows, kBlindRows); };
+  const auto last = [](const at::Tensor& x) {
+    return x.narrow(0, kTokens - kBlindRows, kBlindRows);
+  };
   last(mask.lo_T).copy_(last(mask.hi_T));
   return {ToDevice(mask.lo_T, shape.device), ToDevice(mask.hi_T, shape.device)};
 }
-
 
 // The error of `x` against `y`, as a share of y's norm; what is not finite in both is equal.
 double ErrorOf(const at::Tensor& x, const at::Tensor& y) {
@@ -64,9 +71,10 @@ void TestAttention(const AttentionShape& shape) {
   const at::ScalarType sums = shape.dtype == at::kDouble ? at::kDouble : at::kFloat;
   const AttentionOutput out = IntervalAttentionForwardCuda(input, shape.dtype),
                         want = IntervalAttentionForwardAten(input, sums, AtenProducts::kWide);
-  const IntervalAttentionGradients
-      found = IntervalAttentionBackwardCuda(grad, input, out, shape.dtype),
-      right = IntervalAttentionBackwardAten(grad, input, want, sums, AtenProducts::kWide);
+  const IntervalAttentionGradients found =
+                                       IntervalAttentionBackwardCuda(grad, input, out, shape.dtype),
+                                   right = IntervalAttentionBackwardAten(grad, input, want, sums,
+                                                                         AtenProducts::kWide);
   const double limit = shape.dtype == at::kBFloat16 ? 2e-2 : 1e-5;
   std::string wrong;
   const auto compare = [&](const char* name, const at::Tensor& x, const at::Tensor& y) {
@@ -78,8 +86,8 @@ void TestAttention(const AttentionShape& shape) {
   compare("the gradient of q", found.q_THD, right.q_THD);
   compare("of k", found.k_SHD, right.k_SHD);
   compare("of v", found.v_SHD, right.v_SHD);
-  TORCH_CHECK(wrong.empty(), "attention of ", shape.heads, " heads on ", shape.key_heads, " of width ",
-              shape.width, " disagrees with the reference on this GPU: ", wrong,
+  TORCH_CHECK(wrong.empty(), "attention of ", shape.heads, " heads on ", shape.key_heads,
+              " of width ", shape.width, " disagrees with the reference on this GPU: ", wrong,
               "; OSLER_ATTENTION=aten computes without Osler's kernels");
 }
 

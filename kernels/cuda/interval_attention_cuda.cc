@@ -71,8 +71,7 @@ IntervalAttentionInput AlignedInput(const IntervalAttentionInput& input) {
 // Whether the kernels took the call. A forced choice must.
 bool Launched(int result, const char* what) {
   TORCH_CHECK(result != cuda::kUnsupported || Choice() == AttentionChoice::kAuto,
-              "OSLER_ATTENTION forces kernels that have no ", what,
-              " for this shape and device");
+              "OSLER_ATTENTION forces kernels that have no ", what, " for this shape and device");
   return Took(result, what);
 }
 
@@ -90,7 +89,8 @@ AttentionOutput IntervalAttentionForwardCuda(const IntervalAttentionInput& input
                                            .out = RowsOf(output.out_THD),
                                            .out_element = CudaElement(out),
                                            .lse = output.lse_TH.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention forward"))
+    if (Launched(osler_attention_forward(&arguments, Wanted(), CudaStreamOf(q_THD)),
+                 "attention forward"))
       return output;
   }
   return IntervalAttentionForwardAten(input, out, Products());
@@ -111,10 +111,10 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput& 
                      grad_out = Aligned(grad.out_THD.to(out.scalar_type()));
     const at::Tensor lse_TH = output.lse_TH.contiguous(),
                      grad_lse_TH = grad.lse_TH.defined() ? grad.lse_TH.contiguous() : grad.lse_TH;
-    const at::Tensor workspace = at::empty(
-        {osler_attention_workspace(static_cast<int32_t>(q_THD.size(0)),
-                                   static_cast<int32_t>(q_THD.size(1)))},
-        q_THD.options().dtype(at::kFloat));
+    const at::Tensor workspace =
+        at::empty({osler_attention_workspace(static_cast<int32_t>(q_THD.size(0)),
+                                             static_cast<int32_t>(q_THD.size(1)))},
+                  q_THD.options().dtype(at::kFloat));
     const cuda::AttentionBackward arguments{
         .in = Arguments(aligned),
         .out = RowsOf(out),
@@ -127,7 +127,8 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput& 
         .grad_v = RowsOf(result.v_SHD),
         .grad_element = CudaElement(type),
         .workspace = workspace.mutable_data_ptr<float>()};
-    if (Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)), "attention backward"))
+    if (Launched(osler_attention_backward(&arguments, Wanted(), CudaStreamOf(q_THD)),
+                 "attention backward"))
       return result;
   }
   return IntervalAttentionBackwardAten(grad, input, output, type, Products());

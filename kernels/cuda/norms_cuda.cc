@@ -165,16 +165,15 @@ NormGradients NormRopeBackwardCuda(const at::Tensor& grad_THD, const NormInputs&
                      grad_weight = wanted ? Floats(width, x_THD) : at::Tensor(),
                      workspace =
                          wanted ? Floats(osler_norm_rope_workspace(width), x_THD) : at::Tensor();
-    cuda::NormRopeBackward arguments{
-        .shape = ShapeOf(x_THD, tables, 1),
-        .grad = RowsOf(grad_THD),
-        .x = RowsOf(x_THD),
-        .grad_x = RowsOf(grad_x_THD),
-        .weight = inputs.weight_D.const_data_ptr(),
-        .inverse_rms = inputs.inverse_rms.const_data_ptr<float>(),
-        .grad_weight = static_cast<float*>(MutableOrNull(grad_weight)),
-        .workspace = static_cast<float*>(MutableOrNull(workspace)),
-        .style = norm.style};
+    cuda::NormRopeBackward arguments{.shape = ShapeOf(x_THD, tables, 1),
+                                     .grad = RowsOf(grad_THD),
+                                     .x = RowsOf(x_THD),
+                                     .grad_x = RowsOf(grad_x_THD),
+                                     .weight = inputs.weight_D.const_data_ptr(),
+                                     .inverse_rms = inputs.inverse_rms.const_data_ptr<float>(),
+                                     .grad_weight = static_cast<float*>(MutableOrNull(grad_weight)),
+                                     .workspace = static_cast<float*>(MutableOrNull(workspace)),
+                                     .style = norm.style};
     arguments.shape.weight_element = CudaElement(inputs.weight_D);
     if (Took(osler_norm_rope_backward(&arguments, CudaStreamOf(x_THD)), "norm and RoPE backward"))
       return {grad_x_THD, wanted ? grad_weight.to(inputs.weight_D.scalar_type()) : grad_weight};

@@ -90,7 +90,8 @@ GatedGradients GatedActivationBackwardCuda(const at::Tensor& grad_TF, const at::
 SoftmaxTerms CrossEntropyTermsCuda(const at::Tensor& logits_CV, const at::Tensor& targets_C,
                                    const CrossEntropyOptions& options) {
   const SoftmaxTerms terms = EmptyTerms(logits_CV);
-  if (RunCrossEntropy(osler_cross_entropy_terms, logits_CV, targets_C, terms, options)) return terms;
+  if (RunCrossEntropy(osler_cross_entropy_terms, logits_CV, targets_C, terms, options))
+    return terms;
   return CrossEntropyTermsAten(logits_CV, targets_C, options);
 }
 
@@ -118,9 +119,9 @@ void MergeAttentionCuda(const AttentionOutput& part, const AttentionOutput& into
                                        .lse = into.lse_TH.mutable_data_ptr<float>(),
                                        .rows = into.lse_TH.numel(),
                                        .width = static_cast<int32_t>(into.out_THD.size(2))};
-  TORCH_CHECK(Took(osler_merge_attention(&arguments, CudaStreamOf(into.out_THD)),
-                   "merging attention"),
-              "no kernel merges attention of width ", into.out_THD.size(2));
+  TORCH_CHECK(
+      Took(osler_merge_attention(&arguments, CudaStreamOf(into.out_THD)), "merging attention"),
+      "no kernel merges attention of width ", into.out_THD.size(2));
 }
 
 void AddRowsCuda(at::Tensor& sum_VD, const at::Tensor& ids_T, const at::Tensor& rows_TD) {

@@ -52,18 +52,17 @@ struct Options {
 
 std::string ConfigOf(const Shape& s) {
   const bool gemma = std::string(s.family) == "gemma3";
-  nlohmann::json config = {
-      {"architectures", {gemma ? "Gemma3ForCausalLM" : "LlamaForCausalLM"}},
-      {"model_type", gemma ? "gemma3_text" : "llama"},
-      {"vocab_size", s.vocabulary},
-      {"num_hidden_layers", s.layers},
-      {"hidden_size", s.hidden},
-      {"intermediate_size", s.intermediate},
-      {"num_attention_heads", s.heads},
-      {"num_key_value_heads", s.key_heads},
-      {"head_dim", s.head_dim},
-      {"tie_word_embeddings", s.tied},
-      {"max_position_embeddings", 131072}};
+  nlohmann::json config = {{"architectures", {gemma ? "Gemma3ForCausalLM" : "LlamaForCausalLM"}},
+                           {"model_type", gemma ? "gemma3_text" : "llama"},
+                           {"vocab_size", s.vocabulary},
+                           {"num_hidden_layers", s.layers},
+                           {"hidden_size", s.hidden},
+                           {"intermediate_size", s.intermediate},
+                           {"num_attention_heads", s.heads},
+                           {"num_key_value_heads", s.key_heads},
+                           {"head_dim", s.head_dim},
+                           {"tie_word_embeddings", s.tied},
+                           {"max_position_embeddings", 131072}};
   if (!gemma) return config.dump();
   config["query_pre_attn_scalar"] = s.head_dim;
   config["sliding_window"] = s.window;
@@ -122,7 +121,8 @@ class Bench {
     mesh_ = std::make_unique<Mesh>(std::move(mesh));
     PlaceOptions place;
     place.device = device_.device;
-    OSLER_ASSIGN_OR_RETURN(stages_, PlaceModel(plan_.spec, plan_.model, *mesh_, place, plan_.store));
+    OSLER_ASSIGN_OR_RETURN(stages_,
+                           PlaceModel(plan_.spec, plan_.model, *mesh_, place, plan_.store));
     const at::ScalarType dtype = options_.precision == "bf16" ? at::kBFloat16 : at::kFloat;
     return CatchTorch([&] {
       for (const Model::LayerKind& kind : plan_.model.layer_kinds) {

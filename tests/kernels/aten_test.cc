@@ -49,9 +49,10 @@ TEST_P(Aten, NormsAreTheCpus) {
                RmsNormAddForward(residual, x, weight, norm).y);
     for (const at::Tensor& grad_sum : {at::Tensor(), residual}) {
       const NormInputs inputs{x, weight, b.inverse_rms};
-      const NormGradients e =
-                              RmsNormBackwardAten(grad, grad_sum, inputs, WeightGradient::kWanted, norm),
-                          f = RmsNormBackward(grad, grad_sum, inputs, WeightGradient::kWanted, norm);
+      const NormGradients e = RmsNormBackwardAten(grad, grad_sum, inputs, WeightGradient::kWanted,
+                                                  norm),
+                          f = RmsNormBackward(grad, grad_sum, inputs, WeightGradient::kWanted,
+                                              norm);
       ExpectSame(e.x, f.x);
       ExpectSame(e.weight_D, f.weight_D);
     }
@@ -71,8 +72,10 @@ TEST_P(Aten, RotationsAreTheCpus) {
     ExpectSame(a.y, b.y);
     ExpectSame(a.inverse_rms, b.inverse_rms.flatten());
     const NormInputs inputs{x, weight, b.inverse_rms};
-    const NormGradients c = NormRopeBackwardAten(grad, inputs, tables, WeightGradient::kWanted, norm),
-                        d = NormRopeBackwardCpu(grad, inputs, tables, WeightGradient::kWanted, norm);
+    const NormGradients c = NormRopeBackwardAten(grad, inputs, tables, WeightGradient::kWanted,
+                                                 norm),
+                        d = NormRopeBackwardCpu(grad, inputs, tables, WeightGradient::kWanted,
+                                                norm);
     ExpectSame(c.x, d.x);
     ExpectSame(c.weight_D, d.weight_D);
   }
@@ -115,8 +118,8 @@ struct AttentionCase {
 };
 
 TEST_P(Aten, AttentionIsTheCpus) {
-  for (const AttentionCase& c : {AttentionCase{37, 37, 4, 2, 16, std::nullopt},
-                                 AttentionCase{20, 33, 3, 1, 8, 5.0}}) {
+  for (const AttentionCase& c :
+       {AttentionCase{37, 37, 4, 2, 16, std::nullopt}, AttentionCase{20, 33, 3, 1, 8, 5.0}}) {
     std::vector<int32_t> lo, hi;
     for (int64_t i = 0; i < c.queries; ++i) {
       hi.push_back(static_cast<int32_t>(std::min(c.keys, i + 1)));

@@ -20,8 +20,8 @@ void Update(const std::vector<AdamWItem>& items, const AdamWNumbers& numbers) {
   std::vector<at::Tensor> masters, gradients, averages, squares, steps;
   const at::Tensor& first = items.front().master;
   // One for all: it is read, not counted up.
-  const at::Tensor step = at::full({}, static_cast<double>(numbers.step),
-                                   first.options().dtype(at::kFloat));
+  const at::Tensor step =
+      at::full({}, static_cast<double>(numbers.step), first.options().dtype(at::kFloat));
   for (const AdamWItem& one : items) {
     masters.push_back(one.master);
     gradients.push_back(one.gradient);
@@ -72,8 +72,8 @@ void AdamW::StepGroup(size_t group, int64_t step, double lr, double gradient_fac
     const at::Tensor gradient = store_.GradientPieceOf(one.slot).to(one.master.device());
     const at::Tensor& piece = store_.slot(one.slot).piece;
     const bool beside = !piece.is_same(one.master) && piece.device() == one.master.device();
-    items.push_back({one.master, one.exp_avg, one.exp_avg_sq, gradient,
-                     beside ? piece : at::Tensor()});
+    items.push_back(
+        {one.master, one.exp_avg, one.exp_avg_sq, gradient, beside ? piece : at::Tensor()});
   }
   if (items.empty()) return;
   const AdamWNumbers numbers{.beta1 = options_.beta1,

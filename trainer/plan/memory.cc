@@ -81,7 +81,6 @@ void AddAfterStep(const SlotSizes& slots, const std::vector<int64_t>& present,
   ledger.Pass(Use::kStaged, staged);
 }
 
-
 // An earlier stage keeps more micro-batches, so of stages with as many blocks the first is worst.
 std::vector<int> ChooseStages(const StagePlan& plan, StageChoice choice) {
   std::vector<int> stages;
