@@ -46,7 +46,7 @@ struct PlanLayout {
 PlanLayout PlanLayoutOf(const config::Train& config, const MeshShape& mesh);
 
 // When a rank holds the copy that a checkpoint is written from (checkpoint.async): never, once the
-// steps are over, or from the first save on.
+// steps are over, or all the time.
 enum class StagedCopy { kNever, kAtTheEnd, kKept };
 StagedCopy StagedCopyOf(const config::Train& config);
 

@@ -40,7 +40,7 @@ int SumColumns(const float* parts, int count, int width, float* out, cudaStream_
   config.blockDim = dim3(kColumns, kSlices);
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = ComputeCapabilityMajor() >= 9 ? 1 : 0;
+  config.numAttrs = ComputeCapabilityMajor() == 9 ? 1 : 0;
   return cudaLaunchKernelEx(&config, SumColumnsKernel, parts, count, width, out);
 }
 

@@ -11,7 +11,7 @@ namespace {
 // at once; the parts of one that crosses windows go to the workspace, [windows, 2, width]: slot 0
 // what continues a run of the window before, slot 1 what the next window continues. A window that a
 // run fills whole has slot 0 alone. The window where the run begins then adds its parts up.
-constexpr int kWindow = 32, kThreads = 64, kAtATime = 4;
+constexpr int kWindow = 32, kThreads = 32, kAtATime = 8;
 // A run's parts are added up by so many slices of a block, of one warp each.
 constexpr int kSlices = 8, kPartsAtATime = 4;
 

@@ -5,12 +5,8 @@ namespace {
 
 constexpr int kMinThreads = 128;  // of a block, if its rows are short
 
-// A thread's elements of a row: where registers allow it, twice as many of a short row, so that a
-// warp alone holds one.
 template <int kLanes>
 constexpr int kThreadElements = kLanes == 1 ? 16 : 32;
-template <int kLanes>
-constexpr int kShortRow = kLanes == 8 ? 2048 : 0;
 
 template <typename T, int kLanes>
 __device__ float Squares(const Pack<T, kLanes>& x) {
@@ -40,11 +36,10 @@ __device__ void Normalise(const Pack<T, kLanes>& x, float r, NormStyle style, fl
   }
 }
 
-template <typename T, int kLanes, int kElements>
-__global__ void __launch_bounds__(kElements * 32 == kShortRow<kLanes> ? kMinThreads
-                                                                      : kMaxNormWidth / kElements)
+template <typename T, int kLanes>
+__global__ void __launch_bounds__(kMaxNormWidth / kThreadElements<kLanes>)
     RmsNormForwardKernel(const RmsNormForward in, const bool weight_fp32) {
-  constexpr int kPacks = kElements / kLanes;
+  constexpr int kPacks = kThreadElements<kLanes> / kLanes;
   constexpr bool kHoldsResidual = kLanes > 1;
   __shared__ float scratch[kMaxWarps];
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
@@ -94,12 +89,12 @@ __global__ void __launch_bounds__(kElements * 32 == kShortRow<kLanes> ? kMinThre
   }
 }
 
-template <typename T, int kLanes, int kElements>
+template <typename T, int kLanes>
 int LaunchWith(const RmsNormForward& in, cudaStream_t stream) {
-  const unsigned group = GroupThreads(in.width, kElements);
+  const unsigned group = GroupThreads(in.width, kThreadElements<kLanes>);
   const dim3 block(group, std::max(kMinThreads / group, 1U));
   const auto blocks = static_cast<unsigned>(CeilDiv(in.rows, block.y));
-  RmsNormForwardKernel<T, kLanes, kElements>
+  RmsNormForwardKernel<T, kLanes>
       <<<blocks, block, 0, stream>>>(in, in.weight_element == Element::kFp32);
   return cudaGetLastError();
 }
@@ -109,12 +104,7 @@ int Launch(const RmsNormForward& in, cudaStream_t stream) {
   constexpr int kWide = kWideLanes<T>;
   const bool wide =
       in.width % kWide == 0 && AllAligned16(in.x, in.residual, in.weight, in.sum, in.y);
-  if (!wide) return LaunchWith<T, 1, kThreadElements<1>>(in, stream);
-  if constexpr (kShortRow<kWide> != 0) {
-    if (in.width <= kShortRow<kWide>)
-      return LaunchWith<T, kWide, kShortRow<kWide> / 32>(in, stream);
-  }
-  return LaunchWith<T, kWide, kThreadElements<kWide>>(in, stream);
+  return wide ? LaunchWith<T, kWide>(in, stream) : LaunchWith<T, 1>(in, stream);
 }
 
 }  // namespace

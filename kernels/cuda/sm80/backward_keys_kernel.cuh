@@ -8,9 +8,10 @@
 // All is transposed, keys by queries, so that weights and slopes are born in the registers in which
 // the second product takes them. Only the weights change hands, through shared memory.
 //
-// The second warp is half a tile behind: it meets the others between its two products, they meet
-// before their first. So one of the two always multiplies while the other works on its scores, and
-// the weights are there when the second asks for them.
+// The second warp is half a tile behind: between two meetings of the block, the first does both
+// products of a tile, the second its second product of the tile before and then its first of this
+// one. So one of the two always multiplies while the other works on its scores, and the weights are
+// there when the second asks for them.
 #pragma once
 
 #include "kernels/cuda/sm80/backward_keys_steps.cuh"
@@ -23,8 +24,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     BackwardKeysKernel(const __grid_constant__ AttentionBackward p, const ScoreScale scale) {
   constexpr int kWidth = Shape::kWidth, kQueries = Shape::kQueries, kBlocks = Shape::kBlocks;
   extern __shared__ __align__(128) char shared[];
-  const uint32_t k_tile = SharedAddress(shared), slots = k_tile + Shape::kSlots;
-  const uint32_t grad_slots = k_tile + Shape::kGradSlots;
+  const uint32_t k_tile = SharedAddress(shared);
   int* const range = reinterpret_cast<int*>(shared + Shape::kExchange);
 
   const int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % Shape::kPairs;
@@ -38,16 +38,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
       k_tile + Shape::kKeyBytes, OfHead(p.in.v, key_head), first, p.in.keys, p.in.width);
   FindQueries(p.in, first, first + Shape::kKeys - 1, range);
   __syncthreads();
-  const int begin = range[0] / kQueries * kQueries;
-  QueryWalk<kQueries> walk = {key_head * group, begin, begin, range[1], (key_head + 1) * group};
-  QueryCopies<kElement, Shape> copies = {k_tile, walk};
-  // The next queries are there, the first warps are done with those before them, and the second
-  // warps with their grad_out.
-  const auto meet = [&] {
-    WaitCopies<0>();
-    MeetBlock<Shape::kThreads>();
-    copies.Start(p, second);
-  };
+  QueryCopies<kElement, Shape> copies(k_tile, range[0] / kQueries * kQueries, range[1],
+                                      key_head * group, group);
+  int left = copies.left, next_query = copies.begin;
   copies.Start(p, second);
 
   PairRows<kElement, Shape> rows(
@@ -55,46 +48,54 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   const uint32_t exchange = k_tile + Shape::kExchange + pair * Shape::kPairBytes;
   Sums<kBlocks, kWidth> sums;
   Clear(sums);
-  bool sent = false;
   if (Shape::kHoldsRows) {
     WaitCopies<0>();
-    MeetBlock<Shape::kThreads>();
+    __syncthreads();
     rows.Hold();
   }
-  if (second) meet();
-  for (int slot = 0, grad = 0; !walk.Ends(); slot = slot == 2 ? 0 : slot + 1, grad ^= 1) {
-    if (!second) meet();
-    const char* const numbers =
-        shared + Shape::kSlots + slot * Shape::kSlotBytes + Shape::kQueryBytes;
-    const auto* lse = reinterpret_cast<const float*>(numbers);
+  Sums<kBlocks, kQueries> products;
+  bool sent = false;  // the first warp's weights went to the second one
+  bool late = false;  // the second warp has products of the tile before
+  for (;; --left) {
+    WaitCopies<0>();
+    // The next queries are there, the first warps are done with those before them, and the second
+    // warps with their grad_out.
+    __syncthreads();
+    const int query = next_query;
+    next_query = copies.first;
+    copies.Start(p, second);
+    if (second && late) {
+      const char* const before = shared + Shape::kSlots + copies.slot * Shape::kSlotBytes;
+      const auto* delta = reinterpret_cast<const float*>(before + Shape::kQueryBytes) + kQueries;
+      Operand<kBlocks, kQueries> slopes;
+      ToSlopes<kElement>(products, slopes, delta, exchange, lane);
+      SignalPair(1 + pair);
+      MultiplyAdd<kElement>(sums, slopes,
+                            LaneAddress<kWidth>::RowsFirst(SharedAddress(before), lane));
+    }
+    if (left <= 0) break;
+    const char* const slot =
+        shared + Shape::kSlots + Shape::NextSlot(copies.slot) * Shape::kSlotBytes;
+    const uint32_t grad_tile = k_tile + Shape::kGradSlots + copies.grad_slot * Shape::kQueryBytes;
+    const auto* lse = reinterpret_cast<const float*>(slot + Shape::kQueryBytes);
     const auto* lo = reinterpret_cast<const int32_t*>(lse + 2 * kQueries);
     const auto* hi = lo + kQueries;
-    const int last = min(kQueries, p.in.queries - walk.first) - 1;
+    const int last = min(kQueries, p.in.queries - query) - 1;
     const Seen seen = OfRows(lo, hi, 0, last).Of(key, key + Shape::kPairKeys);
-    walk.Advance();
-    const uint32_t q_tile = slots + slot * Shape::kSlotBytes;
-    const uint32_t grad_tile = grad_slots + grad * Shape::kQueryBytes;
-    Sums<kBlocks, kQueries> products;
-    if (seen != Seen::kNone)
-      rows.Multiply(products, LaneAddress<kWidth>::ColumnsFirst(second ? grad_tile : q_tile, lane));
-    if (second) meet();
-    if (seen == Seen::kNone) continue;
-    Operand<kBlocks, kQueries> operand;
-    if (second) {
-      ToSlopes<kElement>(products, operand, lse + kQueries, exchange, lane);
-      SignalPair(1 + pair);
-    } else {
-      if (kCapped) Cap(products, scale.inner);
-      if (seen == Seen::kSome) HideQueries(products, lo, hi, key, lane);
-      if (sent) AwaitPair(1 + pair);
-      ToWeights<kElement, kCapped>(products, operand, lse, scale.factor, exchange, lane);
-      sent = true;
-    }
-    MultiplyAdd<kElement>(sums, operand,
-                          LaneAddress<kWidth>::RowsFirst(second ? q_tile : grad_tile, lane));
+    late = seen != Seen::kNone;
+    if (!late) continue;
+    rows.Multiply(products, LaneAddress<kWidth>::ColumnsFirst(
+                                second ? grad_tile : SharedAddress(slot), lane));
+    if (second) continue;
+    if (kCapped) Cap(products, scale.inner);
+    if (seen == Seen::kSome) HideQueries(products, lo, hi, key, lane);
+    if (sent) AwaitPair(1 + pair);
+    sent = true;
+    Operand<kBlocks, kQueries> weights;
+    ToWeights<kElement, kCapped>(products, weights, lse, scale.factor, exchange, lane);
+    MultiplyAdd<kElement>(sums, weights, LaneAddress<kWidth>::RowsFirst(grad_tile, lane));
   }
-  if (!second) meet();
-  if (!second && sent) AwaitPair(1 + pair);
+  if (sent) AwaitPair(1 + pair);
   if (second) Scale(sums, p.in.scale);
   StoreRows<kElement>(sums, second ? p.grad_k : p.grad_v, p.grad_element, key_head, key, p.in.keys,
                       p.in.width, lane);
@@ -111,7 +112,7 @@ cudaError_t LaunchKeysShape(const AttentionBackward& p, cudaStream_t stream) {
 template <Element kElement, int kWidth>
 cudaError_t LaunchBackwardKeys(const AttentionBackward& p, cudaStream_t stream) {
   using Large = KeysShape<kWidth, false>;
-  using Small = KeysShape<kWidth, true>;
+  using Small = KeysShape<kWidth, (kWidth > 64)>;
   static_assert(Large::kSharedBytes <= 163 * 1024 && Small::kSharedBytes <= 99 * 1024);
   return SharedBytesPerBlock() >= Large::kSharedBytes ? LaunchKeysShape<kElement, Large>(p, stream)
                                                       : LaunchKeysShape<kElement, Small>(p, stream);

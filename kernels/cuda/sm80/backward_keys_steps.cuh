@@ -14,7 +14,7 @@ template <int kWidth_, bool kSmall>
 struct KeysShape {
   static constexpr int kWidth = kWidth_;
   static constexpr int kBlocks = kWidth <= 64 ? 4 : kWidth <= 128 ? 2 : 1;  // of 16 keys a pair
-  static constexpr int kPairs = kSmall ? 2 : 4;
+  static constexpr int kPairs = kSmall || kWidth <= 64 ? 2 : 4;
   static constexpr int kQueries =
       (kWidth <= 64 || kWidth > 128 ? 32 : 64) / (kSmall && kWidth > 64 ? 2 : 1);
   static constexpr int kBlocksPerSm = 1;
@@ -33,18 +33,8 @@ struct KeysShape {
   static constexpr int kGradSlots = kSlots + 3 * kSlotBytes;
   static constexpr int kExchange = kGradSlots + 2 * kQueryBytes;
   static constexpr int kSharedBytes = kExchange + kPairs * kPairBytes;
-};
 
-// The way over the queries that see a block's keys: all of one head, then those of the next.
-template <int kQueries>
-struct QueryWalk {
-  int head, first, begin, end, last_head;
-
-  __device__ __forceinline__ bool Ends() const { return begin >= end || head >= last_head; }
-  __device__ __forceinline__ void Advance() {
-    first += kQueries;
-    if (first >= end) first = begin, ++head;
-  }
+  static __device__ __forceinline__ int NextSlot(int slot) { return slot == 2 ? 0 : slot + 1; }
 };
 
 // Starts the copies of one tile of queries and all that belongs to them: the first warps fetch q,
@@ -76,22 +66,36 @@ __device__ __forceinline__ void LoadQueries(uint32_t slot, uint32_t grad_slot,
   }
 }
 
-// Fetches one tile of queries after the other, each into the next slot.
+// Fetches the tiles of the queries that see a block's keys, all of one head, then those of the
+// next, each into the next slots: three of q, taken in turn, and two of grad_out.
 template <Element kElement, class Shape>
 struct QueryCopies {
-  uint32_t shared;  // of the block
-  QueryWalk<Shape::kQueries> walk;
-  int slot = 0, grad_slot = 0;
+  uint32_t shared;              // of the block
+  int begin, end;               // the queries, in each head
+  int head, first;              // the tile to be fetched
+  int left;                     // tiles to be fetched
+  int slot = 0, grad_slot = 0;  // where it goes
+
+  __device__ __forceinline__ QueryCopies(uint32_t shared_address, int begin_query, int end_query,
+                                         int first_head, int heads)
+      : shared(shared_address),
+        begin(begin_query),
+        end(end_query),
+        head(first_head),
+        first(begin),
+        left(begin < end ? (end - begin + Shape::kQueries - 1) / Shape::kQueries * heads : 0) {}
 
   __device__ __forceinline__ void Start(const AttentionBackward& p, bool second) {
-    if (!walk.Ends())
+    if (left > 0)
       LoadQueries<kElement, Shape>(shared + Shape::kSlots + slot * Shape::kSlotBytes,
                                    shared + Shape::kGradSlots + grad_slot * Shape::kQueryBytes, p,
-                                   walk.head, walk.first, second);
-    walk.Advance();
-    slot = slot == 2 ? 0 : slot + 1;
-    grad_slot ^= 1;
+                                   head, first, second);
     CommitCopies();
+    --left;
+    first += Shape::kQueries;
+    if (first >= end) first = begin, ++head;
+    slot = Shape::NextSlot(slot);
+    grad_slot ^= 1;
   }
 };
 

@@ -63,13 +63,6 @@ __device__ __forceinline__ void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// All threads of the block, each from wherever in the program it is: not barrier 0, which is
-// __syncthreads and has one place for all.
-template <int kThreads>
-__device__ __forceinline__ void MeetBlock() {
-  asm volatile("bar.sync 15, %0;" ::"n"(kThreads) : "memory");
-}
-
 // Between two warps: what one wrote before its Signal the other sees after its Await.
 __device__ __forceinline__ void SignalPair(int barrier) {
   asm volatile("bar.arrive %0, 64;" ::"r"(barrier) : "memory");
