@@ -74,6 +74,10 @@ class PosixFile : public WritableFile {
     if (fd >= 0 && close(fd) != 0) return ErrnoError(errno, "close", path_);
     return absl::OkStatus();
   }
+  // From now on past the page cache; whether the file system can.
+  bool EnterDirect() {
+    return fcntl(fd_.get(), F_SETFL, fcntl(fd_.get(), F_GETFL) | O_DIRECT) == 0;
+  }
   // From now on through the page cache; whether it was past it.
   bool LeaveDirect() {
     const int flags = fcntl(fd_.get(), F_GETFL);
@@ -85,16 +89,21 @@ class PosixFile : public WritableFile {
   std::string path_;
 };
 
-// A file on O_DIRECT: whole blocks go from an aligned buffer, the end through the page cache.
+// The first bytes go through the page cache, whole blocks after them on O_DIRECT from an aligned
+// buffer where the file system can do that, and the end through the page cache again.
 class PosixBulkFile : public WritableFile {
  public:
   PosixBulkFile(int fd, std::string path) : file_(fd, std::move(path)) {}
 
   absl::Status Append(std::string_view data) override {
-    if (buffer_ == nullptr) {
-      buffer_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
-      if (buffer_ == nullptr) throw std::bad_alloc();
+    if (plain_ < kBufferBytes) {
+      const std::string_view first = data.substr(0, kBufferBytes - plain_);
+      OSLER_RETURN_IF_ERROR(file_.Append(first));
+      plain_ += first.size();
+      data.remove_prefix(first.size());
+      if (plain_ == kBufferBytes) EnterDirect();
     }
+    if (buffer_ == nullptr) return file_.Append(data);
     while (!data.empty()) {
       const size_t part = std::min(data.size(), kBufferBytes - used_);
       std::memcpy(buffer_.get() + used_, data.data(), part);
@@ -117,17 +126,24 @@ class PosixBulkFile : public WritableFile {
   static constexpr size_t kAlignment = 4096;
   static constexpr size_t kBufferBytes = size_t{8} << 20;
 
+  void EnterDirect() {
+    if (!file_.EnterDirect()) return;
+    buffer_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
+    if (buffer_ == nullptr) throw std::bad_alloc();
+  }
   absl::Status Flush() { return file_.Append({buffer_.get(), std::exchange(used_, 0)}); }
   // After this, sizes and offsets are no longer whole blocks.
   absl::Status FlushEnd() {
-    if (used_ == 0) return absl::OkStatus();
+    if (buffer_ == nullptr) return absl::OkStatus();
     file_.LeaveDirect();
-    return Flush();
+    const absl::Status flushed = Flush();
+    buffer_.reset();
+    return flushed;
   }
 
   PosixFile file_;
   std::unique_ptr<char, decltype(&std::free)> buffer_{nullptr, &std::free};
-  size_t used_ = 0;
+  size_t plain_ = 0, used_ = 0;
 };
 
 class PosixMapping : public MappedFile {
@@ -176,13 +192,9 @@ class PosixFs : public Fs {
                                                      OpenMode mode) override {
     const int flags =
         O_WRONLY | O_CREAT | O_CLOEXEC | (mode == OpenMode::kAppend ? O_APPEND : O_TRUNC);
-    if (mode == OpenMode::kBulk) {
-      const int direct = open(path.c_str(), flags | O_DIRECT, 0644);
-      if (direct >= 0) return std::make_unique<PosixBulkFile>(direct, path);
-      if (errno != EINVAL) return ErrnoError(errno, "create", path);  // EINVAL: no O_DIRECT here
-    }
     const int fd = open(path.c_str(), flags, 0644);
     if (fd < 0) return ErrnoError(errno, "create", path);
+    if (mode == OpenMode::kBulk) return std::make_unique<PosixBulkFile>(fd, path);
     return std::make_unique<PosixFile>(fd, path);
   }
 
