@@ -2,7 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/rows_dispatch.h"
+#include "kernels/row_kernels.h"
 
 namespace osler {
 namespace {
@@ -15,14 +15,14 @@ struct GatedActivationFunction : torch::autograd::Function<GatedActivationFuncti
                             const at::Tensor& up_TF, GateKind kind) {
     context->save_for_backward({gate_TF, up_TF});
     context->saved_data["kind"] = static_cast<int64_t>(kind);
-    return rows::GatedActivationForward(gate_TF, up_TF, kind);
+    return RowKernelsFor(gate_TF).gated(gate_TF, up_TF, kind);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const auto kind = static_cast<GateKind>(context->saved_data["kind"].toInt());
     const GatedGradients grad =
-        rows::GatedActivationBackward(grads[0].contiguous(), saved[0], saved[1], kind);
+        RowKernelsFor(grads[0]).gated_backward(grads[0].contiguous(), saved[0], saved[1], kind);
     return {grad.gate_TF, grad.up_TF, {}};
   }
 };

@@ -11,7 +11,7 @@
 #include "kernels/accumulate.h"
 #include "kernels/gated_activation.h"
 #include "kernels/linear.h"
-#include "kernels/rows_dispatch.h"
+#include "kernels/row_kernels.h"
 
 namespace osler {
 namespace {
@@ -41,12 +41,13 @@ struct Weights {
 // wanted.
 at::Tensor BackwardChunk(const at::Tensor& grad_CD, const at::Tensor& x_CD, const Weights& weights,
                          GateKind kind, bool input_wanted, Weights& sums) {
+  const RowKernels& kernels = RowKernelsFor(x_CD);
   const at::Tensor gate_CF = at::linear(x_CD, weights.gate_FD);
   const at::Tensor up_CF = at::linear(x_CD, weights.up_FD);
   if (sums.down_DF.defined())
-    AccumulateProduct(sums.down_DF, grad_CD, rows::GatedActivationForward(gate_CF, up_CF, kind));
+    AccumulateProduct(sums.down_DF, grad_CD, kernels.gated(gate_CF, up_CF, kind));
   const GatedGradients grads =
-      rows::GatedActivationBackward(at::mm(grad_CD, weights.down_DF), gate_CF, up_CF, kind);
+      kernels.gated_backward(at::mm(grad_CD, weights.down_DF), gate_CF, up_CF, kind);
   if (sums.gate_FD.defined()) AccumulateProduct(sums.gate_FD, grads.gate_TF, x_CD);
   if (sums.up_FD.defined()) AccumulateProduct(sums.up_FD, grads.up_TF, x_CD);
   if (!input_wanted) return {};
@@ -64,9 +65,9 @@ struct TiledMlpFunction : torch::autograd::Function<TiledMlpFunction> {
     ForEachChunk(x_TD.size(0), chunk_tokens, [&](int64_t from, int64_t count) {
       const at::Tensor x_CD = x_TD.narrow(0, from, count);
       out_TD.narrow(0, from, count)
-          .copy_(at::linear(rows::GatedActivationForward(at::linear(x_CD, gate_FD),
-                                                         at::linear(x_CD, up_FD), kind),
-                            down_DF));
+          .copy_(at::linear(
+              RowKernelsFor(x_CD).gated(at::linear(x_CD, gate_FD), at::linear(x_CD, up_FD), kind),
+              down_DF));
     });
     return out_TD;
   }

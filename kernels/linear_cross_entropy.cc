@@ -19,7 +19,7 @@
 #include "kernels/accumulate.h"
 #include "kernels/cpu_rows.h"
 #include "kernels/cuda/device.h"
-#include "kernels/rows_dispatch.h"
+#include "kernels/row_kernels.h"
 
 namespace osler {
 namespace {
@@ -142,7 +142,8 @@ at::Tensor TargetLogProbs(const at::Tensor& hidden_TD, const at::Tensor& weight_
   chunks.ForEach([&](TargetChunks::Chunk chunk) {
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
     const SoftmaxTerms terms =
-        rows::CrossEntropyTerms(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
+        RowKernelsFor(chunk.logits_CV)
+            .cross_entropy_terms(chunk.logits_CV, chunk.targets_C, {.soft_cap = soft_cap});
     const at::Tensor log_probs_C = at::sub(terms.target_T, terms.max_T).sub_(terms.sum_T.log());
     log_probs_T.index_copy_(0, chunk.index_C, log_probs_C.narrow(0, 0, chunk.index_C.size(0)));
   });
@@ -159,9 +160,10 @@ LinearCrossEntropyResult LinearCrossEntropy(const at::Tensor& hidden_TD,
       .count = chunks.count(), .grad_hidden_TD = at::zeros(hidden_TD.sizes(), hidden_TD.options())};
   chunks.ForEach([&](TargetChunks::Chunk chunk) {
     at::mm_out(chunk.logits_CV, chunk.hidden_CD, weight_VD.t());
-    const SoftmaxTerms terms = rows::CrossEntropy(
-        chunk.logits_CV, chunk.targets_C,
-        {.soft_cap = options.soft_cap, .gradient_scale = options.gradient_scale});
+    const SoftmaxTerms terms = RowKernelsFor(chunk.logits_CV)
+                                   .cross_entropy(chunk.logits_CV, chunk.targets_C,
+                                                  {.soft_cap = options.soft_cap,
+                                                   .gradient_scale = options.gradient_scale});
     AddLoss(terms, chunk.targets_C, result);
     const at::Tensor grad_CD = at::mm(chunk.logits_CV, weight_VD);
     result.grad_hidden_TD.index_copy_(0, chunk.index_C,
@@ -212,8 +214,9 @@ SliceLogits SliceForward(const at::Tensor& hidden_TD, const VocabularySlice& sli
   const at::NoGradGuard no_grad;
   CheckHead(hidden_TD, slice.weight_VD, targets_T, options);
   SliceLogits mine{.logits_TV = at::mm(hidden_TD, slice.weight_VD.t()), .terms = {}};
-  mine.terms = rows::CrossEntropyTerms(mine.logits_TV, targets_T.contiguous(),
-                                       {.begin = slice.begin, .soft_cap = options.soft_cap});
+  mine.terms = RowKernelsFor(mine.logits_TV)
+                   .cross_entropy_terms(mine.logits_TV, targets_T.contiguous(),
+                                        {.begin = slice.begin, .soft_cap = options.soft_cap});
   return mine;
 }
 
@@ -221,10 +224,11 @@ at::Tensor SliceBackward(SliceLogits mine, const SoftmaxTerms& whole, const at::
                          const VocabularySlice& slice, const at::Tensor& targets_T,
                          at::Tensor grad_weight_VD, const LinearCrossEntropyOptions& options) {
   const at::NoGradGuard no_grad;
-  rows::CrossEntropyGradient(mine.logits_TV, targets_T.contiguous(), whole,
-                             {.begin = slice.begin,
-                              .soft_cap = options.soft_cap,
-                              .gradient_scale = options.gradient_scale});
+  RowKernelsFor(mine.logits_TV)
+      .cross_entropy_gradient(mine.logits_TV, targets_T.contiguous(), whole,
+                              {.begin = slice.begin,
+                               .soft_cap = options.soft_cap,
+                               .gradient_scale = options.gradient_scale});
   if (grad_weight_VD.defined()) AccumulateProduct(grad_weight_VD, mine.logits_TV, hidden_TD);
   return at::mm(mine.logits_TV, slice.weight_VD);
 }

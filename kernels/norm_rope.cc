@@ -2,7 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/rows_dispatch.h"
+#include "kernels/row_kernels.h"
 
 namespace osler {
 namespace {
@@ -20,12 +20,14 @@ struct RopeFunction : torch::autograd::Function<RopeFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_THD,
                             const at::Tensor& cos_TD, const at::Tensor& sin_TD) {
     context->save_for_backward({cos_TD, sin_TD});
-    return rows::RopeForward(x_THD, {cos_TD, sin_TD});
+    return RowKernelsFor(x_THD).norms.rope(x_THD, {cos_TD, sin_TD});
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    return {rows::RopeBackward(DenseHeads(grads[0]), {saved[0], saved[1]}), {}, {}};
+    return {RowKernelsFor(grads[0]).norms.rope_backward(DenseHeads(grads[0]), {saved[0], saved[1]}),
+            {},
+            {}};
   }
 };
 
@@ -33,7 +35,8 @@ struct NormRopeFunction : torch::autograd::Function<NormRopeFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_THD,
                             const at::Tensor& weight_D, const at::Tensor& cos_TD,
                             const at::Tensor& sin_TD, const NormOptions& norm) {
-    const NormOutput out = rows::NormRopeForward(x_THD, weight_D, {cos_TD, sin_TD}, norm);
+    const NormOutput out =
+        RowKernelsFor(x_THD).norms.norm_rope(x_THD, weight_D, {cos_TD, sin_TD}, norm);
     context->save_for_backward({x_THD, weight_D, out.inverse_rms, cos_TD, sin_TD});
     context->saved_data["style"] = static_cast<int64_t>(norm.style);
     return out.y;
@@ -41,7 +44,7 @@ struct NormRopeFunction : torch::autograd::Function<NormRopeFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    const NormGradients grad = rows::NormRopeBackward(
+    const NormGradients grad = RowKernelsFor(grads[0]).norms.norm_rope_backward(
         DenseHeads(grads[0]), {saved[0], saved[1], saved[2]}, {saved[3], saved[4]},
         context->needs_input_grad(1) ? WeightGradient::kWanted : WeightGradient::kSkipped,
         {.eps = 0, .style = static_cast<NormStyle>(context->saved_data["style"].toInt())});

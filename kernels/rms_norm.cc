@@ -2,7 +2,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/rows_dispatch.h"
+#include "kernels/row_kernels.h"
 
 namespace osler {
 namespace {
@@ -21,7 +21,7 @@ NormGradients Backward(AutogradContext* context, const at::Tensor& grad, const a
                        size_t weight_edge) {
   if (!grad.defined()) return {grad_sum, {}};
   const variable_list saved = context->get_saved_variables();
-  return rows::RmsNormBackward(
+  return RowKernelsFor(grad).norms.rms_norm_backward(
       grad.contiguous(), grad_sum.defined() ? grad_sum.contiguous() : grad_sum,
       {saved[0], saved[1], saved[2]},
       context->needs_input_grad(weight_edge) ? WeightGradient::kWanted : WeightGradient::kSkipped,
@@ -31,7 +31,7 @@ NormGradients Backward(AutogradContext* context, const at::Tensor& grad, const a
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight_D, const NormOptions& norm) {
-    const NormOutput out = rows::RmsNormForward(x, weight_D, norm);
+    const NormOutput out = RowKernelsFor(x).norms.rms_norm(x, weight_D, norm);
     Save(context, {x, weight_D, out.inverse_rms}, norm);
     return out.y;
   }
@@ -46,7 +46,7 @@ struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& residual,
                                const at::Tensor& x, const at::Tensor& weight_D,
                                const NormOptions& norm) {
-    const NormOutput out = rows::AddRmsNormForward(residual, x, weight_D, norm);
+    const NormOutput out = RowKernelsFor(x).norms.add_rms_norm(residual, x, weight_D, norm);
     Save(context, {out.sum, weight_D, out.inverse_rms}, norm);
     return {out.sum, out.y};
   }
@@ -61,7 +61,7 @@ struct RmsNormAddFunction : torch::autograd::Function<RmsNormAddFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& residual,
                             const at::Tensor& x, const at::Tensor& weight_D,
                             const NormOptions& norm) {
-    const NormOutput out = rows::RmsNormAddForward(residual, x, weight_D, norm);
+    const NormOutput out = RowKernelsFor(x).norms.rms_norm_add(residual, x, weight_D, norm);
     Save(context, {x, weight_D, out.inverse_rms}, norm);
     return out.y;
   }

@@ -32,49 +32,7 @@ IntervalAttentionGradients IntervalAttentionBackwardCuda(const AttentionOutput&,
 }
 void TestAttention(const AttentionShape&) {}
 
-NormOutput RmsNormForwardCuda(const at::Tensor&, const at::Tensor&, const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-NormOutput AddRmsNormForwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                 const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-NormOutput RmsNormAddForwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                 const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-NormGradients RmsNormBackwardCuda(const at::Tensor&, const at::Tensor&, const NormInputs&,
-                                  WeightGradient, const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-at::Tensor RopeForwardCuda(const at::Tensor&, const RopeTables&) { TORCH_CHECK(false, kWithout); }
-at::Tensor RopeBackwardCuda(const at::Tensor&, const RopeTables&) { TORCH_CHECK(false, kWithout); }
-NormOutput NormRopeForwardCuda(const at::Tensor&, const at::Tensor&, const RopeTables&,
-                               const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-NormGradients NormRopeBackwardCuda(const at::Tensor&, const NormInputs&, const RopeTables&,
-                                   WeightGradient, const NormOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-at::Tensor GatedActivationForwardCuda(const at::Tensor&, const at::Tensor&, GateKind) {
-  TORCH_CHECK(false, kWithout);
-}
-GatedGradients GatedActivationBackwardCuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                           GateKind) {
-  TORCH_CHECK(false, kWithout);
-}
-SoftmaxTerms CrossEntropyTermsCuda(const at::Tensor&, const at::Tensor&,
-                                   const CrossEntropyOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-void CrossEntropyGradientCuda(const at::Tensor&, const at::Tensor&, const SoftmaxTerms&,
-                              const CrossEntropyOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
-SoftmaxTerms CrossEntropyCuda(const at::Tensor&, const at::Tensor&, const CrossEntropyOptions&) {
-  TORCH_CHECK(false, kWithout);
-}
+const RowKernels& CudaRowKernels() { TORCH_CHECK(false, kWithout); }
 void MergeAttentionCuda(const AttentionOutput&, const AttentionOutput&) {
   TORCH_CHECK(false, kWithout);
 }

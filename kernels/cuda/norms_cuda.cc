@@ -6,7 +6,6 @@
 #include "kernels/cuda/norm_rope.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rows_cuda.h"
-#include "kernels/rows_aten.h"
 
 namespace osler {
 namespace {
@@ -70,12 +69,11 @@ at::Tensor Rotate(const at::Tensor& x_THD, const RopeTables& tables, float direc
   return took ? y_THD : at::Tensor();
 }
 
-}  // namespace
-
 NormOutput RmsNormForwardCuda(const at::Tensor& x, const at::Tensor& weight_D,
                               const NormOptions& norm) {
   NormOutput out;
-  return Normalise(x, {}, weight_D, norm, out) ? out : RmsNormForwardAten(x, weight_D, norm);
+  return Normalise(x, {}, weight_D, norm, out) ? out
+                                               : AtenRowKernels().norms.rms_norm(x, weight_D, norm);
 }
 
 NormOutput AddRmsNormForwardCuda(const at::Tensor& residual, const at::Tensor& x,
@@ -84,7 +82,7 @@ NormOutput AddRmsNormForwardCuda(const at::Tensor& residual, const at::Tensor& x
   out.sum = at::empty_like(x);
   return Normalise(x, residual, weight_D, norm, out)
              ? out
-             : AddRmsNormForwardAten(residual, x, weight_D, norm);
+             : AtenRowKernels().norms.add_rms_norm(residual, x, weight_D, norm);
 }
 
 NormOutput RmsNormAddForwardCuda(const at::Tensor& residual, const at::Tensor& x,
@@ -92,7 +90,7 @@ NormOutput RmsNormAddForwardCuda(const at::Tensor& residual, const at::Tensor& x
   NormOutput out;
   return Normalise(x, residual, weight_D, norm, out)
              ? out
-             : RmsNormAddForwardAten(residual, x, weight_D, norm);
+             : AtenRowKernels().norms.rms_norm_add(residual, x, weight_D, norm);
 }
 
 NormGradients RmsNormBackwardCuda(const at::Tensor& grad, const at::Tensor& grad_sum,
@@ -122,17 +120,17 @@ NormGradients RmsNormBackwardCuda(const at::Tensor& grad, const at::Tensor& grad
     if (Took(osler_rms_norm_backward(&arguments, CudaStreamOf(x)), "RMS norm backward"))
       return {grad_x, wanted ? grad_weight.to(inputs.weight_D.scalar_type()) : grad_weight};
   }
-  return RmsNormBackwardAten(grad, grad_sum, inputs, weight_gradient, norm);
+  return AtenRowKernels().norms.rms_norm_backward(grad, grad_sum, inputs, weight_gradient, norm);
 }
 
 at::Tensor RopeForwardCuda(const at::Tensor& x_THD, const RopeTables& tables) {
   const at::Tensor y_THD = Rotate(x_THD, tables, 1);
-  return y_THD.defined() ? y_THD : RopeForwardAten(x_THD, tables);
+  return y_THD.defined() ? y_THD : AtenRowKernels().norms.rope(x_THD, tables);
 }
 
 at::Tensor RopeBackwardCuda(const at::Tensor& grad_THD, const RopeTables& tables) {
   const at::Tensor back_THD = Rotate(grad_THD, tables, -1);
-  return back_THD.defined() ? back_THD : RopeBackwardAten(grad_THD, tables);
+  return back_THD.defined() ? back_THD : AtenRowKernels().norms.rope_backward(grad_THD, tables);
 }
 
 NormOutput NormRopeForwardCuda(const at::Tensor& x_THD, const at::Tensor& weight_D,
@@ -151,7 +149,7 @@ NormOutput NormRopeForwardCuda(const at::Tensor& x_THD, const at::Tensor& weight
     arguments.shape.weight_element = CudaElement(weight_D);
     if (Took(osler_norm_rope_forward(&arguments, CudaStreamOf(x_THD)), "norm and RoPE")) return out;
   }
-  return NormRopeForwardAten(x_THD, weight_D, tables, norm);
+  return AtenRowKernels().norms.norm_rope(x_THD, weight_D, tables, norm);
 }
 
 NormGradients NormRopeBackwardCuda(const at::Tensor& grad_THD, const NormInputs& inputs,
@@ -178,7 +176,20 @@ NormGradients NormRopeBackwardCuda(const at::Tensor& grad_THD, const NormInputs&
     if (Took(osler_norm_rope_backward(&arguments, CudaStreamOf(x_THD)), "norm and RoPE backward"))
       return {grad_x_THD, wanted ? grad_weight.to(inputs.weight_D.scalar_type()) : grad_weight};
   }
-  return NormRopeBackwardAten(grad_THD, inputs, tables, weight_gradient, norm);
+  return AtenRowKernels().norms.norm_rope_backward(grad_THD, inputs, tables, weight_gradient, norm);
+}
+
+}  // namespace
+
+NormKernels CudaNormKernels() {
+  return {.rms_norm = RmsNormForwardCuda,
+          .add_rms_norm = AddRmsNormForwardCuda,
+          .rms_norm_add = RmsNormAddForwardCuda,
+          .rms_norm_backward = RmsNormBackwardCuda,
+          .rope = RopeForwardCuda,
+          .rope_backward = RopeBackwardCuda,
+          .norm_rope = NormRopeForwardCuda,
+          .norm_rope_backward = NormRopeBackwardCuda};
 }
 
 }  // namespace osler

@@ -10,7 +10,6 @@
 #include "kernels/cuda/gated_activation.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/merge_attention.h"
-#include "kernels/rows_aten.h"
 
 namespace osler {
 namespace {
@@ -48,8 +47,6 @@ SoftmaxTerms EmptyTerms(const at::Tensor& logits_CV) {
   return {at::empty({rows}, numbers), at::empty({rows}, numbers), at::empty({rows}, numbers)};
 }
 
-}  // namespace
-
 at::Tensor GatedActivationForwardCuda(const at::Tensor& gate_TF, const at::Tensor& up_TF,
                                       GateKind kind) {
   if (HasElement(gate_TF)) {
@@ -64,7 +61,7 @@ at::Tensor GatedActivationForwardCuda(const at::Tensor& gate_TF, const at::Tenso
     if (Took(osler_gated_forward(&arguments, CudaStreamOf(gate_TF)), "gated activation"))
       return y_TF;
   }
-  return GatedActivationForwardAten(gate_TF, up_TF, kind);
+  return AtenRowKernels().gated(gate_TF, up_TF, kind);
 }
 
 GatedGradients GatedActivationBackwardCuda(const at::Tensor& grad_TF, const at::Tensor& gate_TF,
@@ -84,7 +81,7 @@ GatedGradients GatedActivationBackwardCuda(const at::Tensor& grad_TF, const at::
     if (Took(osler_gated_backward(&arguments, CudaStreamOf(gate_TF)), "gated activation backward"))
       return out;
   }
-  return GatedActivationBackwardAten(grad_TF, gate_TF, up_TF, kind);
+  return AtenRowKernels().gated_backward(grad_TF, gate_TF, up_TF, kind);
 }
 
 SoftmaxTerms CrossEntropyTermsCuda(const at::Tensor& logits_CV, const at::Tensor& targets_C,
@@ -92,22 +89,32 @@ SoftmaxTerms CrossEntropyTermsCuda(const at::Tensor& logits_CV, const at::Tensor
   const SoftmaxTerms terms = EmptyTerms(logits_CV);
   if (RunCrossEntropy(osler_cross_entropy_terms, logits_CV, targets_C, terms, options))
     return terms;
-  return CrossEntropyTermsAten(logits_CV, targets_C, options);
+  return AtenRowKernels().cross_entropy_terms(logits_CV, targets_C, options);
 }
 
 void CrossEntropyGradientCuda(const at::Tensor& logits_CV, const at::Tensor& targets_C,
                               const SoftmaxTerms& whole, const CrossEntropyOptions& options) {
   if (RunCrossEntropy(osler_cross_entropy_gradient, logits_CV, targets_C, whole, options)) return;
-  CrossEntropyGradientAten(logits_CV, targets_C, whole, options);
+  AtenRowKernels().cross_entropy_gradient(logits_CV, targets_C, whole, options);
 }
 
 SoftmaxTerms CrossEntropyCuda(const at::Tensor& logits_CV, const at::Tensor& targets_C,
                               const CrossEntropyOptions& options) {
-  SoftmaxTerms terms = EmptyTerms(logits_CV);
+  const SoftmaxTerms terms = EmptyTerms(logits_CV);
   if (RunCrossEntropy(osler_cross_entropy, logits_CV, targets_C, terms, options)) return terms;
-  terms = CrossEntropyTermsAten(logits_CV, targets_C, options);
-  CrossEntropyGradientAten(logits_CV, targets_C, terms, options);
-  return terms;
+  return AtenRowKernels().cross_entropy(logits_CV, targets_C, options);
+}
+
+}  // namespace
+
+const RowKernels& CudaRowKernels() {
+  static const RowKernels kernels = {.norms = CudaNormKernels(),
+                                     .gated = GatedActivationForwardCuda,
+                                     .gated_backward = GatedActivationBackwardCuda,
+                                     .cross_entropy_terms = CrossEntropyTermsCuda,
+                                     .cross_entropy_gradient = CrossEntropyGradientCuda,
+                                     .cross_entropy = CrossEntropyCuda};
+  return kernels;
 }
 
 void MergeAttentionCuda(const AttentionOutput& part, const AttentionOutput& into) {

@@ -7,7 +7,7 @@
 
 #include "kernels/cpu_rows.h"
 #include "kernels/interval_attention_aten.h"
-#include "kernels/rows_aten.h"
+#include "kernels/row_kernels.h"
 #include "tests/kernels/testing.h"
 
 namespace osler {
@@ -29,6 +29,7 @@ class Aten : public ::testing::TestWithParam<at::ScalarType> {
     EXPECT_LE(RelativeNorm(a, b), limit());
   }
   const at::NoGradGuard no_grad_;
+  const RowKernels& aten_ = AtenRowKernels();
 };
 
 INSTANTIATE_TEST_SUITE_P(Types, Aten, ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16));
@@ -38,19 +39,19 @@ TEST_P(Aten, NormsAreTheCpus) {
                    grad = Random({7, 24});
   for (const NormStyle style : {NormStyle::kGemma, NormStyle::kPlain}) {
     const NormOptions norm{.eps = 1e-6, .style = style};
-    const NormOutput a = RmsNormForwardAten(x, weight, norm), b = RmsNormForward(x, weight, norm);
+    const NormOutput a = aten_.norms.rms_norm(x, weight, norm), b = RmsNormForward(x, weight, norm);
     ExpectSame(a.y, b.y);
     ExpectSame(a.inverse_rms, b.inverse_rms);
-    const NormOutput c = AddRmsNormForwardAten(residual, x, weight, norm),
+    const NormOutput c = aten_.norms.add_rms_norm(residual, x, weight, norm),
                      d = AddRmsNormForward(residual, x, weight, norm);
     ExpectSame(c.y, d.y);
     ExpectSame(c.sum, d.sum);
-    ExpectSame(RmsNormAddForwardAten(residual, x, weight, norm).y,
+    ExpectSame(aten_.norms.rms_norm_add(residual, x, weight, norm).y,
                RmsNormAddForward(residual, x, weight, norm).y);
     for (const at::Tensor& grad_sum : {at::Tensor(), residual}) {
       const NormInputs inputs{x, weight, b.inverse_rms};
-      const NormGradients e = RmsNormBackwardAten(grad, grad_sum, inputs, WeightGradient::kWanted,
-                                                  norm),
+      const NormGradients e = aten_.norms.rms_norm_backward(grad, grad_sum, inputs,
+                                                            WeightGradient::kWanted, norm),
                           f = RmsNormBackward(grad, grad_sum, inputs, WeightGradient::kWanted,
                                               norm);
       ExpectSame(e.x, f.x);
@@ -63,17 +64,17 @@ TEST_P(Aten, RotationsAreTheCpus) {
   const at::Tensor x = Random({6, 3, 16}), weight = Random({16}), grad = Random({6, 3, 16});
   const RopeTables tables =
       MakeRopeTables(at::arange(3, 9, at::kLong), 16, {.theta = 100, .factor = 2});
-  ExpectSame(RopeForwardAten(x, tables), RopeForwardCpu(x, tables));
-  ExpectSame(RopeBackwardAten(x, tables), RopeBackwardCpu(x, tables));
+  ExpectSame(aten_.norms.rope(x, tables), RopeForwardCpu(x, tables));
+  ExpectSame(aten_.norms.rope_backward(x, tables), RopeBackwardCpu(x, tables));
   for (const NormStyle style : {NormStyle::kGemma, NormStyle::kPlain}) {
     const NormOptions norm{.eps = 1e-6, .style = style};
-    const NormOutput a = NormRopeForwardAten(x, weight, tables, norm),
+    const NormOutput a = aten_.norms.norm_rope(x, weight, tables, norm),
                      b = NormRopeForwardCpu(x, weight, tables, norm);
     ExpectSame(a.y, b.y);
     ExpectSame(a.inverse_rms, b.inverse_rms.flatten());
     const NormInputs inputs{x, weight, b.inverse_rms};
-    const NormGradients c = NormRopeBackwardAten(grad, inputs, tables, WeightGradient::kWanted,
-                                                 norm),
+    const NormGradients c = aten_.norms.norm_rope_backward(grad, inputs, tables,
+                                                           WeightGradient::kWanted, norm),
                         d = NormRopeBackwardCpu(grad, inputs, tables, WeightGradient::kWanted,
                                                 norm);
     ExpectSame(c.x, d.x);
@@ -84,9 +85,8 @@ TEST_P(Aten, RotationsAreTheCpus) {
 TEST_P(Aten, GatesAreTheCpus) {
   const at::Tensor gate = Random({5, 20}), up = Random({5, 20}), grad = Random({5, 20});
   for (const GateKind kind : {GateKind::kGeluTanh, GateKind::kSilu}) {
-    ExpectSame(GatedActivationForwardAten(gate, up, kind),
-               GatedActivationForwardCpu(gate, up, kind));
-    const GatedGradients a = GatedActivationBackwardAten(grad, gate, up, kind),
+    ExpectSame(aten_.gated(gate, up, kind), GatedActivationForwardCpu(gate, up, kind));
+    const GatedGradients a = aten_.gated_backward(grad, gate, up, kind),
                          b = GatedActivationBackwardCpu(grad, gate, up, kind);
     ExpectSame(a.gate_TF, b.gate_TF);
     ExpectSame(a.up_TF, b.up_TF);
@@ -98,7 +98,7 @@ TEST_P(Aten, CrossEntropyIsTheCpus) {
   const at::Tensor targets = at::tensor(std::vector<int64_t>{3, -100, 52, 17, 10, 49});
   for (const double soft_cap : {0.0, 4.0}) {
     const CrossEntropyOptions options{.begin = 10, .soft_cap = soft_cap, .gradient_scale = 0.5};
-    const SoftmaxTerms a = CrossEntropyTermsAten(logits, targets, options),
+    const SoftmaxTerms a = aten_.cross_entropy_terms(logits, targets, options),
                        b = CrossEntropyTermsCpu(logits, targets, options);
     const at::Tensor counted = at::ge(targets, 0);
     const auto kept = [&](const at::Tensor& x) { return x.masked_select(counted); };
@@ -106,7 +106,7 @@ TEST_P(Aten, CrossEntropyIsTheCpus) {
     ExpectSame(kept(a.sum_T), kept(b.sum_T));
     ExpectSame(kept(a.target_T), kept(b.target_T));
     const at::Tensor mine = logits.clone(), theirs = logits.clone();
-    CrossEntropyGradientAten(mine, targets, b, options);
+    aten_.cross_entropy_gradient(mine, targets, b, options);
     CrossEntropyGradientCpu(theirs, targets, b, options);
     ExpectSame(mine, theirs);
   }

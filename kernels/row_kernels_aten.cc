@@ -1,4 +1,4 @@
-#include "kernels/rows_aten.h"
+#include "kernels/row_kernels.h"
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
@@ -119,8 +119,6 @@ Columns ColumnsOf(const at::Tensor& targets_C, int64_t begin, int64_t width) {
   return {at::clamp(column, 0, width - 1), column.ge(0).logical_and_(column.lt(width))};
 }
 
-}  // namespace
-
 NormOutput RmsNormForwardAten(const at::Tensor& x, const at::Tensor& weight_D,
                               const NormOptions& norm) {
   const Normed normed = Norm(x, weight_D, norm);
@@ -129,8 +127,9 @@ NormOutput RmsNormForwardAten(const at::Tensor& x, const at::Tensor& weight_D,
 
 NormOutput AddRmsNormForwardAten(const at::Tensor& residual, const at::Tensor& x,
                                  const at::Tensor& weight_D, const NormOptions& norm) {
-  NormOutput out = RmsNormForwardAten(at::add(residual, x), weight_D, norm);
-  out.sum = at::add(residual, x);
+  const at::Tensor sum = at::add(residual, x);
+  NormOutput out = RmsNormForwardAten(sum, weight_D, norm);
+  out.sum = sum;
   return out;
 }
 
@@ -212,5 +211,30 @@ void CrossEntropyGradientAten(const at::Tensor& logits_CV, const at::Tensor& tar
   grad.mul_(options.gradient_scale).masked_fill_(none_C1, 0);
   logits_CV.copy_(grad);
 }
+
+SoftmaxTerms CrossEntropyAten(const at::Tensor& logits_CV, const at::Tensor& targets_C,
+                              const CrossEntropyOptions& options) {
+  SoftmaxTerms terms = CrossEntropyTermsAten(logits_CV, targets_C, options);
+  CrossEntropyGradientAten(logits_CV, targets_C, terms, options);
+  return terms;
+}
+
+constexpr RowKernels kAten = {.norms = {.rms_norm = RmsNormForwardAten,
+                                        .add_rms_norm = AddRmsNormForwardAten,
+                                        .rms_norm_add = RmsNormAddForwardAten,
+                                        .rms_norm_backward = RmsNormBackwardAten,
+                                        .rope = RopeForwardAten,
+                                        .rope_backward = RopeBackwardAten,
+                                        .norm_rope = NormRopeForwardAten,
+                                        .norm_rope_backward = NormRopeBackwardAten},
+                              .gated = GatedActivationForwardAten,
+                              .gated_backward = GatedActivationBackwardAten,
+                              .cross_entropy_terms = CrossEntropyTermsAten,
+                              .cross_entropy_gradient = CrossEntropyGradientAten,
+                              .cross_entropy = CrossEntropyAten};
+
+}  // namespace
+
+const RowKernels& AtenRowKernels() { return kAten; }
 
 }  // namespace osler
