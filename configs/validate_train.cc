@@ -160,8 +160,7 @@ void CheckDevice(const config::TrainLoop& train, Rules& rules) {
   const auto moves = [&](bool wanted, const char* key) {
     rules.Require(!wanted || train.device() == config::TrainLoop::CUDA, key,
                   "has no effect while train.device is cpu, whose memory is the host's, or auto, "
-                  "which may be "
-                  "that; delete this, or set train.device to cuda");
+                  "which may be that; delete this, or set train.device to cuda");
   };
   moves(offload.optimizer(), "train.offload.optimizer");
   moves(offload.activations(), "train.offload.activations");

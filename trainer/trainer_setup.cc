@@ -151,7 +151,7 @@ absl::Status Trainer::State::LoadParameters() {
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&] { return CheckRoom(); }));
   return AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
                          if (resume >= 0) OSLER_RETURN_IF_ERROR(Resume(resume));
-                         if (PlanBatchOf(config).staged == StagedCopy::kKept && !Finished())
+                         if (StagedCopyOf(config) == StagedCopy::kKept && !Finished())
                            saver->Reserve(sharded->ToSave());
                          return absl::OkStatus();
                        }));

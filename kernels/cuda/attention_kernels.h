@@ -1,4 +1,4 @@
-// The families of attention kernels that attention.cc chooses from; inside kernels/cuda/ only.
+// The families of attention kernels that attention.cu chooses from; inside kernels/cuda/ only.
 #pragma once
 
 #include <cuda_runtime_api.h>

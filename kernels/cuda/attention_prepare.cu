@@ -1,12 +1,12 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/device_functions.cuh"
 #include "kernels/cuda/element.cuh"
 
 namespace osler::cuda {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kLanes = 8;      // threads of a row
 constexpr int kThreads = 256;  // a block takes kQueryPadding rows of one head
 

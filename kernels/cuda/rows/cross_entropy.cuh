@@ -2,19 +2,13 @@
 #pragma once
 
 #include "kernels/cuda/cross_entropy.h"
+#include "kernels/cuda/device_functions.cuh"
 #include "kernels/cuda/rows/launch.h"
 #include "kernels/cuda/rows/reduce.cuh"
 
 namespace osler::cuda {
 
-inline constexpr float kLog2e = 1.4426950408889634F;
-
-__device__ inline float Exp2(float v) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
-  return result;
-}
-__device__ inline float Exp(float v) { return Exp2(v * kLog2e); }
+__device__ inline float Exp(float v) { return Exp2(v * kLog2E); }
 
 // z becomes limit · tanh(z / limit), with `share` the tangent.
 template <bool kCap>
@@ -22,7 +16,7 @@ struct Capped {
   float limit, rate;
 
   __device__ explicit Capped(float soft_cap)
-      : limit(soft_cap), rate(kCap ? 2 * kLog2e / soft_cap : 0.0F) {}
+      : limit(soft_cap), rate(kCap ? 2 * kLog2E / soft_cap : 0.0F) {}
   __device__ float Share(float z) const {
     if constexpr (!kCap) return z;
     return 1 - __fdividef(2.0F, Power(z));
@@ -92,7 +86,7 @@ __device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], int count,
     own.sum *= Exp(own.max - largest);
     own.max = largest;
   }
-  const float base = -FiniteOrZero(own.max) * kLog2e;
+  const float base = -FiniteOrZero(own.max) * kLog2E;
   float sums[4] = {};
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
@@ -101,7 +95,7 @@ __device__ inline void Add(const Pack<T, kLanes> (&z)[kPacks], int count,
     capped.Shares(z[k], share);
 #pragma unroll
     for (int i = 0; i < kLanes; ++i)
-      sums[i % 4] += Exp2(fmaf(capped.Value(share[i]), kLog2e, base));
+      sums[i % 4] += Exp2(fmaf(capped.Value(share[i]), kLog2E, base));
   }
   own.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
@@ -114,11 +108,11 @@ struct Gradient {
 
   __device__ Gradient(const CrossEntropyRows& in, float max, float sum)
       : capped(in.soft_cap),
-        base(-max * kLog2e),
+        base(-max * kLog2E),
         factor(in.gradient_scale / sum),
         scale(in.gradient_scale) {}
   __device__ float FromShare(float share, float one_hot) const {
-    const float p = Exp2(fmaf(capped.Value(share), kLog2e, base)) * factor;
+    const float p = Exp2(fmaf(capped.Value(share), kLog2E, base)) * factor;
     return (p - one_hot) * capped.Slope(share);
   }
   __device__ float OfTarget(float z) const { return FromShare(capped.Share(z), scale); }

@@ -114,43 +114,22 @@ unsigned Blocks(int64_t packs, int at_a_time) {
   return static_cast<unsigned>(CeilDiv(packs, int64_t{kThreads} * at_a_time));
 }
 
-template <typename T>
-int Launch(GatedForward in, bool wide, cudaStream_t stream) {
-  constexpr int kWide = kWideLanes<T>, kAtATime = 4;
-  const int64_t most = RowsALaunch(in);
-  for (int64_t left = in.rows; left > 0; left -= most) {
-    const int64_t rows = std::min(left, most);
-    const auto packs_a_row = static_cast<uint32_t>(in.width / (wide ? kWide : 1));
-    const auto packs = static_cast<uint32_t>(rows * packs_a_row);
-    if (wide) {
-      GatedForwardKernel<T, kWide, kAtATime>
-          <<<Blocks(packs, kAtATime), kThreads, 0, stream>>>(in, packs, packs_a_row);
-    } else {
-      GatedForwardKernel<T, 1, kAtATime>
-          <<<Blocks(packs, kAtATime), kThreads, 0, stream>>>(in, packs, packs_a_row);
-    }
-    for (Matrix* m : {&in.gate, &in.up, &in.y}) Skip(*m, rows, T::kBytes);
-  }
-  return cudaGetLastError();
-}
+template <typename In>
+using Kernel = void (*)(In, uint32_t packs, uint32_t packs_a_row);
 
-template <typename T>
-int Launch(GatedBackward in, bool wide, cudaStream_t stream) {
-  constexpr int kWide = kWideLanes<T>, kAtATime = 2;
+// By the kernel of kWideLanes lanes where all matrices, the `members`, can be read so, else by that
+// of one.
+template <typename T, int kAtATime, typename In, typename... Member>
+int Launch(In in, Kernel<In> wide, Kernel<In> narrow, cudaStream_t stream, Member... members) {
+  const bool fits = AreWide<T>(in.width, in.*members...);
+  const auto packs_a_row = static_cast<uint32_t>(in.width / (fits ? kWideLanes<T> : 1));
   const int64_t most = RowsALaunch(in);
   for (int64_t left = in.rows; left > 0; left -= most) {
     const int64_t rows = std::min(left, most);
-    const auto packs_a_row = static_cast<uint32_t>(in.width / (wide ? kWide : 1));
     const auto packs = static_cast<uint32_t>(rows * packs_a_row);
-    if (wide) {
-      GatedBackwardKernel<T, kWide, kAtATime>
-          <<<Blocks(packs, kAtATime), kThreads, 0, stream>>>(in, packs, packs_a_row);
-    } else {
-      GatedBackwardKernel<T, 1, kAtATime>
-          <<<Blocks(packs, kAtATime), kThreads, 0, stream>>>(in, packs, packs_a_row);
-    }
-    for (Matrix* m : {&in.grad, &in.gate, &in.up, &in.grad_gate, &in.grad_up})
-      Skip(*m, rows, T::kBytes);
+    (fits ? wide : narrow)<<<Blocks(packs, kAtATime), kThreads, 0, stream>>>(in, packs,
+                                                                             packs_a_row);
+    (Skip(in.*members, rows, T::kBytes), ...);
   }
   return cudaGetLastError();
 }
@@ -164,8 +143,11 @@ int osler_gated_forward(const osler::cuda::GatedForward* arguments, void* stream
   if (in.rows == 0 || in.width == 0) return cudaSuccess;
   return ForElement(in.element, [&](auto element) {
     using T = decltype(element);
-    return Launch<T>(in, AreWide<T>(in.width, in.gate, in.up, in.y),
-                     static_cast<cudaStream_t>(stream));
+    constexpr int kAtATime = 4;
+    return Launch<T, kAtATime>(in, GatedForwardKernel<T, kWideLanes<T>, kAtATime>,
+                               GatedForwardKernel<T, 1, kAtATime>,
+                               static_cast<cudaStream_t>(stream), &GatedForward::gate,
+                               &GatedForward::up, &GatedForward::y);
   });
 }
 
@@ -175,7 +157,10 @@ int osler_gated_backward(const osler::cuda::GatedBackward* arguments, void* stre
   if (in.rows == 0 || in.width == 0) return cudaSuccess;
   return ForElement(in.element, [&](auto element) {
     using T = decltype(element);
-    return Launch<T>(in, AreWide<T>(in.width, in.grad, in.gate, in.up, in.grad_gate, in.grad_up),
-                     static_cast<cudaStream_t>(stream));
+    constexpr int kAtATime = 2;
+    return Launch<T, kAtATime>(
+        in, GatedBackwardKernel<T, kWideLanes<T>, kAtATime>, GatedBackwardKernel<T, 1, kAtATime>,
+        static_cast<cudaStream_t>(stream), &GatedBackward::grad, &GatedBackward::gate,
+        &GatedBackward::up, &GatedBackward::grad_gate, &GatedBackward::grad_up);
   });
 }

@@ -1,12 +1,10 @@
 // What the row kernels' entry points share; inside kernels/cuda/rows/ only.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/entry.cuh"
 #include "kernels/cuda/rows/pack.cuh"
 
 namespace osler::cuda {
@@ -27,24 +25,6 @@ template <typename... P>
 bool AllAligned16(const P*... p) {
   return (Aligned16(p) && ...);
 }
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Of the current device; 0 where it cannot be asked.
-inline int DeviceAttribute(cudaDeviceAttr attribute) {
-  int device = 0;
-  int value = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
-    return 0;
-  }
-  return value;
-}
-
-inline int Multiprocessors() {
-  return std::max(DeviceAttribute(cudaDevAttrMultiProcessorCount), 1);
-}
-inline int ComputeCapabilityMajor() { return DeviceAttribute(cudaDevAttrComputeCapabilityMajor); }
 
 // out[column] = Σ of parts[·][column], in an order that `count` alone decides.
 int SumColumns(const float* parts, int count, int width, float* out, cudaStream_t stream);

@@ -200,13 +200,10 @@ int LaunchWith(const RmsNormBackward& in, cudaStream_t stream) {
   const auto blocks =
       static_cast<int>(std::min<int64_t>(Multiprocessors(), CeilDiv(in.rows, groups)));
   const auto kernel = RmsNormBackwardKernel<T, kLanes>;
-  const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (allowed != cudaSuccess) return allowed;
   float* parts = in.grad_weight == nullptr ? nullptr : in.workspace;
-  kernel<<<blocks, dim3(group, groups), bytes, stream>>>(in, in.weight_element == Element::kFp32,
-                                                         stages, parts);
-  const cudaError_t launched = cudaGetLastError();
+  const cudaError_t launched =
+      LaunchWithShared(kernel, blocks, dim3(group, groups), bytes, stream, in,
+                       in.weight_element == Element::kFp32, stages, parts);
   if (launched != cudaSuccess || in.grad_weight == nullptr) return launched;
   return SumColumns(parts, blocks, in.width, in.grad_weight, stream);
 }

@@ -8,12 +8,9 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/device_functions.cuh"
 
 namespace osler::cuda::sm80 {
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 // c[16×8] += a[16×16] · b[16×8], sums in fp32. Lane l holds rows l/4 and l/4 + 8 of c, columns
 // 2(l%4) and the next.
@@ -69,12 +66,6 @@ __device__ __forceinline__ void SignalPair(int barrier) {
 }
 __device__ __forceinline__ void AwaitPair(int barrier) {
   asm volatile("bar.sync %0, 64;" ::"r"(barrier) : "memory");
-}
-
-__device__ __forceinline__ float Exp2(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
 }
 
 // To an absolute error of about 1e-7, which is what matters of a score: tanh.approx has 5e-4.

@@ -1,33 +1,23 @@
-// Launching a kernel with more shared memory than comes by itself.
+// Launching a kernel over tiles.
 #pragma once
 
-#include <cuda_runtime.h>
+#include "kernels/cuda/entry.cuh"
 
 namespace osler::cuda::sm80 {
 
-inline unsigned Tiles(int rows, int tile) {
-  return static_cast<unsigned>((rows + tile - 1) / tile);
-}
+inline unsigned Tiles(int rows, int tile) { return static_cast<unsigned>(CeilDiv(rows, tile)); }
 
 // What a block of this device can have; 0 for none.
 inline int SharedBytesPerBlock() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  return cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) ==
-                 cudaSuccess
-             ? bytes
-             : 0;
+  return DeviceAttribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
 
 // An empty grid is no error: there is nothing to do.
 template <int kThreads, int kSharedBytes, class... Arguments, class... Given>
-cudaError_t Launch(void (*kernel)(Arguments...), dim3 grid, cudaStream_t stream, Given... given) {
+cudaError_t Launch(void (*kernel)(Arguments...), dim3 grid, cudaStream_t stream,
+                   const Given&... given) {
   if (grid.x == 0 || grid.y == 0) return cudaSuccess;
-  const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (allowed != cudaSuccess) return allowed;
-  kernel<<<grid, kThreads, kSharedBytes, stream>>>(given...);
-  return cudaGetLastError();
+  return LaunchWithShared(kernel, grid, kThreads, kSharedBytes, stream, given...);
 }
 
 }  // namespace osler::cuda::sm80

@@ -13,7 +13,6 @@ struct ScoreScale {
 
 // scale > 0 or, as good as nothing, 0: −∞ times 0 would not be a number.
 inline ScoreScale MakeScoreScale(const AttentionInput& in) {
-  constexpr float kLog2E = 1.4426950408889634f;
   constexpr float kLeast = 1e-30f;
   if (in.soft_cap == 0) return {std::max(in.scale * kLog2E, kLeast), 0};
   return {in.soft_cap * kLog2E, in.scale / in.soft_cap};

@@ -123,22 +123,6 @@ __device__ __forceinline__ void MultiplyAdd(float (&sums)[kBlocks][kWidth / 8][4
   }
 }
 
-// Lane c of four gets word i of lane i's word c as its word i.
-__device__ __forceinline__ void TransposeQuad(uint32_t (&w)[4], int lane) {
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    const bool upper = (lane & step) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((i & step) != 0) continue;
-      const uint32_t sent = upper ? w[i] : w[i + step];
-      const uint32_t got = __shfl_xor_sync(~0u, sent, step);
-      w[i] = upper ? got : w[i];
-      w[i + step] = upper ? w[i + step] : got;
-    }
-  }
-}
-
 // One row of a warp's sums, `half` 0 or 1 of block i, as 16-bit elements in stores of 16 bytes.
 template <Element kElement, int kBlockColumns>
 __device__ __forceinline__ void StoreRow(const float (&sums)[kBlockColumns][4], int half,

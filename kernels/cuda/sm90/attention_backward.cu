@@ -16,7 +16,6 @@ bool MapTiles(BackwardCall* call, const AttentionBackward& arguments, int tile_q
 }
 
 BackwardCall DescribeBackward(const AttentionBackward& arguments) {
-  constexpr float kLog2E = 1.4426950408889634f;
   const AttentionInput& in = arguments.in;
   BackwardCall call{};
   call.grad_q = MakeOutputRows(arguments.grad_q, arguments.grad_element);

@@ -5,16 +5,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cuda/device_functions.cuh"
+
 namespace osler::cuda::sm90 {
-
-inline constexpr float kLn2 = 0.69314718055994531f;
-
-// 2^x as the special function unit has it.
-__device__ inline float Exp2(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
 
 __device__ inline float Tanh(float x) { return 1 - __fdividef(2, 1 + Exp2(x * (2 / kLn2))); }
 

@@ -8,22 +8,6 @@
 
 namespace osler::cuda::sm90 {
 
-// Transposes 4 × 4 words over the four lanes of a quad: word j of lane t goes to word t of lane j.
-__device__ inline void TransposeQuad(uint32_t (&words)[4]) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int step = 1; step <= 2; ++step) {
-    const bool upper = t & step;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int low = step == 1 ? 2 * i : i;  // exchanges word `low` with word `low + step`
-      const uint32_t send = upper ? words[low] : words[low + step];
-      const uint32_t received = __shfl_xor_sync(0xffffffff, send, step);
-      (upper ? words[low] : words[low + step]) = received;
-    }
-  }
-}
-
 // One row of this quad: columns [0, width) of 2-byte elements, 16 bytes a lane and store. `values`
 // is the whole accumulator, `row` 0 or 1: which of the thread's rows. All lanes take part; where
 // `to` is null nothing is stored.
@@ -39,7 +23,7 @@ __device__ inline void StoreRow(char* to, const float (&values)[kValues], int ro
       const int at = 4 * (4 * i + j) + 2 * row;
       words[j] = PackPair(values[at] * factor, values[at + 1] * factor, T{});
     }
-    TransposeQuad(words);
+    TransposeQuad(words, t);
     const int column = 8 * (4 * i + t);
     if (to != nullptr && column < width) {
       *reinterpret_cast<uint4*>(to + column * 2) = {words[0], words[1], words[2], words[3]};

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/entry.cuh"
 #include "kernels/cuda/sm90/attention_output.cuh"
 #include "kernels/cuda/sm90/barrier.cuh"
 #include "kernels/cuda/sm90/tma.cuh"
@@ -89,11 +90,8 @@ struct BackwardCall {
 // A launch of one of the kernels, with so much shared memory; 0 or a cudaError_t.
 inline int LaunchBackward(void (*kernel)(BackwardCall), int64_t blocks, int bytes,
                           const BackwardCall& call, cudaStream_t stream) {
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  kernel<<<static_cast<unsigned>(blocks), kBlockThreads, bytes, stream>>>(call);
-  return cudaGetLastError();
+  return LaunchWithShared(kernel, static_cast<unsigned>(blocks), kBlockThreads, bytes, stream,
+                          call);
 }
 
 // All but the tensor maps, whose boxes are a kernel's tiles.
@@ -125,24 +123,18 @@ __device__ inline int FirstAtLeast(const int32_t* values, int count, int bound) 
   return begin;
 }
 
-__device__ inline float ExpOfTwo(float exponent) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
-  return power;
-}
-
 // e^(score − lse); `slope` is the soft cap's derivative.
 template <bool kSoftCap>
 __device__ inline float Probability(float product, float lse2, const BackwardCall& call,
                                     float* slope) {
   if constexpr (kSoftCap) {
     // tanh.approx is too coarse when multiplied by the cap.
-    const float capped = 1.0f - __fdividef(2.0f, ExpOfTwo(product * call.inner) + 1.0f);
+    const float capped = 1.0f - __fdividef(2.0f, Exp2(product * call.inner) + 1.0f);
     *slope = 1.0f - capped * capped;
-    return ExpOfTwo(fmaf(capped, call.outer, -lse2));
+    return Exp2(fmaf(capped, call.outer, -lse2));
   } else {
     *slope = 1.0f;
-    return ExpOfTwo(fmaf(product, call.inner, -lse2));
+    return Exp2(fmaf(product, call.inner, -lse2));
   }
 }
 

@@ -1,14 +1,12 @@
-// Hopper's mbarriers, named barriers, proxy fences and register hand-over as functions (PTX
+// Hopper's mbarriers, named barriers and register hand-over as functions (PTX
 // ISA 8.x).
 #pragma once
 
 #include <cstdint>
 
-namespace osler::cuda::sm90 {
+#include "kernels/cuda/device_functions.cuh"
 
-__device__ inline uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace osler::cuda::sm90 {
 
 // An mbarrier in shared memory. Its phases alternate in parity, from 0; a wait for parity p returns
 // once a phase of that parity has ended. A fresh barrier passes a wait for parity 1.
@@ -22,16 +20,6 @@ struct Mbarrier {
   __device__ void Arrive() {
     asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&state))
                  : "memory");
-  }
-  // At the same barrier of block `rank` of the cluster.
-  __device__ void ArriveAt(uint32_t rank) {
-    asm volatile(
-        "{\n.reg .b32 remote;\n"
-        "mapa.shared::cluster.u32 remote, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(
-            SharedAddress(&state)),
-        "r"(rank)
-        : "memory");
   }
   // Arrives, and lets the phase last until that many bytes have come by TMA.
   __device__ void ArriveExpecting(uint32_t bytes) {
@@ -56,11 +44,6 @@ struct Mbarrier {
 // Makes Init() visible to the other threads' barriers and to TMA; a block barrier must follow.
 __device__ inline void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-// Before a barrier: what this thread stored in shared memory becomes visible to TMA and wgmma.
-__device__ inline void FenceAsyncProxy() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // Named barriers 1 to 15; `threads` counts those that sync and those that only arrive.

@@ -20,10 +20,6 @@ inline constexpr int kPanelWidth = 64;  // elements, 128 bytes
 bool MakeTensorMap(CUtensorMap* map, const Rows& rows, int tokens, int heads, int width,
                    int tile_rows, Element element);
 
-__device__ inline void PrefetchTensorMap(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // One panel; `full` is told of its bytes (tile_rows · 128, also where some lie outside).
 __device__ inline void LoadPanel(void* to, const CUtensorMap* map, Mbarrier* full, int column,
                                  int token, int head) {
@@ -31,17 +27,6 @@ __device__ inline void LoadPanel(void* to, const CUtensorMap* map, Mbarrier* ful
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(SharedAddress(to)),
       "l"(map), "r"(SharedAddress(&full->state)), "r"(column), "r"(token), "r"(head)
-      : "memory");
-}
-
-// The same panel to the same place in each block of the cluster whose bit is set in `blocks`; each
-// block's barrier at the place of `full` is told.
-__device__ inline void LoadPanelMulticast(void* to, const CUtensorMap* map, Mbarrier* full,
-                                          int column, int token, int head, uint16_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes."
-      "multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(SharedAddress(to)),
-      "l"(map), "r"(SharedAddress(&full->state)), "r"(column), "r"(token), "r"(head), "h"(blocks)
       : "memory");
 }
 

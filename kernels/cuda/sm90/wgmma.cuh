@@ -2,10 +2,10 @@
 // wgmma).
 //
 // D is N / 2 values a thread: with g = lane / 4 and t = lane % 4, values 4 j + {0, 1} are row
-// 16 warp + g, columns 8 j + 2 t + {0, 1}; values 4 j + {2, 3} the same columns of row 16 warp + g
-// +
-// 8. A from registers is four pairs a thread in the same pattern, so that values 8 k to 8 k + 7 of
-// a D are the A of columns 16 k to 16 k + 15. Operands in shared memory are panels as in tma.cuh.
+// 16 warp + g, columns 8 j + 2 t + {0, 1}; values 4 j + {2, 3} the same columns of the
+// row 8 further. A from registers is four pairs a thread in the same pattern, so that values 8 k to
+// 8 k + 7 of a D are the A of columns 16 k to 16 k + 15. Operands in shared memory are panels as in
+// tma.cuh.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -65,7 +65,6 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
 #define OSLER_R8(a, b, c, d, e, f, g, h) \
   "%" #a ",%" #b ",%" #c ",%" #d ",%" #e ",%" #f ",%" #g ",%" #h
 #define OSLER_REGISTERS_16 OSLER_R16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-#define OSLER_REGISTERS_24 OSLER_REGISTERS_16 "," OSLER_R8(16, 17, 18, 19, 20, 21, 22, 23)
 #define OSLER_REGISTERS_32 \
   OSLER_REGISTERS_16 "," OSLER_R16(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
 #define OSLER_REGISTERS_40 OSLER_REGISTERS_32 "," OSLER_R8(32, 33, 34, 35, 36, 37, 38, 39)
@@ -75,7 +74,6 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
   OSLER_REGISTERS_48 "," OSLER_R16(48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63)
 #define OSLER_REGISTERS_80 \
   OSLER_REGISTERS_64 "," OSLER_R16(64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79)
-#define OSLER_REGISTERS_88 OSLER_REGISTERS_80 "," OSLER_R8(80, 81, 82, 83, 84, 85, 86, 87)
 #define OSLER_REGISTERS_96 \
   OSLER_REGISTERS_80 "," OSLER_R16(80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95)
 #define OSLER_REGISTERS_128                                                                    \
@@ -89,14 +87,10 @@ __device__ inline void HoldRegisters(uint32_t (&values)[kCount]) {
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define OSLER_D16(d, i) OSLER_D8(d, i), OSLER_D8(d, i + 8)
 #define OSLER_D32(d, i) OSLER_D16(d, i), OSLER_D16(d, i + 16)
-#define OSLER_VALUES_16(d) OSLER_D16(d, 0)
-#define OSLER_VALUES_24(d) OSLER_D16(d, 0), OSLER_D8(d, 16)
 #define OSLER_VALUES_32(d) OSLER_D32(d, 0)
 #define OSLER_VALUES_40(d) OSLER_D32(d, 0), OSLER_D8(d, 32)
 #define OSLER_VALUES_48(d) OSLER_D32(d, 0), OSLER_D16(d, 32)
 #define OSLER_VALUES_64(d) OSLER_D32(d, 0), OSLER_D32(d, 32)
-#define OSLER_VALUES_80(d) OSLER_VALUES_64(d), OSLER_D16(d, 64)
-#define OSLER_VALUES_88(d) OSLER_VALUES_80(d), OSLER_D8(d, 80)
 #define OSLER_VALUES_96(d) OSLER_VALUES_64(d), OSLER_D32(d, 64)
 #define OSLER_VALUES_128(d) OSLER_VALUES_96(d), OSLER_D32(d, 96)
 
@@ -131,29 +125,19 @@ struct Wgmma;
                      "n"(kColumnsB));                                                            \
     }                                                                                            \
   };
-#define OSLER_NEXT_16 "22"
-#define OSLER_NEXT_24 "30"
 #define OSLER_NEXT_32 "38"
 #define OSLER_NEXT_40 "46"
 #define OSLER_NEXT_48 "54"
 #define OSLER_NEXT_64 "70"
-#define OSLER_NEXT_80 "86"
-#define OSLER_NEXT_88 "94"
-#define OSLER_NEXT_96 "102"
 #define OSLER_NEXT_128 "134"
 #define OSLER_WGMMA_BOTH(N, r, ...)                     \
   OSLER_WGMMA(N, r, __VA_ARGS__, __nv_bfloat16, "bf16") \
   OSLER_WGMMA(N, r, __VA_ARGS__, __half, "f16")
 
-OSLER_WGMMA_BOTH(32, 16, 16, 17, 18, 19, 20, 21)
-OSLER_WGMMA_BOTH(48, 24, 24, 25, 26, 27, 28, 29)
 OSLER_WGMMA_BOTH(64, 32, 32, 33, 34, 35, 36, 37)
 OSLER_WGMMA_BOTH(80, 40, 40, 41, 42, 43, 44, 45)
 OSLER_WGMMA_BOTH(96, 48, 48, 49, 50, 51, 52, 53)
 OSLER_WGMMA_BOTH(128, 64, 64, 65, 66, 67, 68, 69)
-OSLER_WGMMA_BOTH(160, 80, 80, 81, 82, 83, 84, 85)
-OSLER_WGMMA_BOTH(176, 88, 88, 89, 90, 91, 92, 93)
-OSLER_WGMMA_BOTH(192, 96, 96, 97, 98, 99, 100, 101)
 OSLER_WGMMA_BOTH(256, 128, 128, 129, 130, 131, 132, 133)
 
 #undef OSLER_WGMMA_BOTH
