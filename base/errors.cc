@@ -25,9 +25,8 @@ absl::StatusCode StatusCodeOf(ExitCode code) {
 }  // namespace
 
 absl::Status MakeError(ExitCode code, std::string_view message) {
-  absl::Status status(StatusCodeOf(code), absl::string_view(message.data(), message.size()));
-  status.SetPayload(kClassUrl, absl::Cord(absl::StrCat(static_cast<int>(code))));
-  return status;
+  const absl::string_view text(message.data(), message.size());
+  return Reclassify(absl::Status(StatusCodeOf(code), text), code);
 }
 
 absl::Status ConfigError(std::string_view message) { return MakeError(ExitCode::kConfig, message); }
@@ -71,7 +70,9 @@ absl::Status Annotate(const absl::Status& status, std::string_view prefix) {
 
 absl::Status Reclassify(const absl::Status& status, ExitCode code) {
   if (status.ok()) return status;
-  return MakeError(code, std::string_view(status.message().data(), status.message().size()));
+  absl::Status classed(status.code(), status.message());
+  classed.SetPayload(kClassUrl, absl::Cord(absl::StrCat(static_cast<int>(code))));
+  return classed;
 }
 
 }  // namespace osler

@@ -39,7 +39,8 @@ ExitCode ExitCodeOf(const absl::Status& status);
 // The same status (code and class) with "prefix: " before the message. OK stays OK.
 absl::Status Annotate(const absl::Status& status, std::string_view prefix);
 
-// The same message under another class, for example a file error met while loading a checkpoint.
+// The same message and code under another class, for example a file error met while loading a
+// checkpoint.
 absl::Status Reclassify(const absl::Status& status, ExitCode code);
 
 }  // namespace osler

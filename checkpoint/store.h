@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -49,9 +50,6 @@ struct CheckpointReport {  // what Verify and inspect print
   int64_t step = 0, bytes = 0, tensors = 0;
   std::vector<std::string> files;  // manifest.json included
 };
-
-// Of class checkpoint and code kResourceExhausted.
-absl::Status DiskFullError(absl::string_view message);
 
 // What a checkpoint of the state takes on disk, less headers and manifest: of all ranks, since
 // every rank's state names every tensor.
@@ -108,17 +106,21 @@ class CheckpointStore {
   // The step that `best` names; nullopt when there is no `best`, a checkpoint error when it names
   // nothing that is there.
   absl::StatusOr<std::optional<int64_t>> Best() const;
-  // Full verification of step-N: manifest, sizes, checksums. The error names the file.
+  // Full verification of step-N: manifest, sizes, checksums. The error names the file; its code
+  // tells damage (kDataLoss), a newer format (kUnimplemented), another run's (kFailedPrecondition:
+  // Load only) and what could not be read just now (any other).
   absl::StatusOr<CheckpointReport> Verify(int64_t step) const;
-  // The newest step that passes Verify. Damaged newer ones are quarantined with a warning that
-  // names step and file; ones that cannot be read are passed over with a warning. nullopt when
-  // there is none at all; an error when all that exist (quarantined ones too) are damaged, and when
-  // a newer Osler wrote the newest.
-  absl::StatusOr<std::optional<int64_t>> NewestGood();
+  // The newest step that `use`, Load or Verify or a part of either on every rank, takes. Damaged
+  // newer ones are quarantined with a warning that names step and file; ones that cannot be read
+  // are passed over with a warning; any other error of `use` ends the search. nullopt when there is
+  // no checkpoint at all; an error when all that exist (quarantined ones too) are damaged.
+  absl::StatusOr<std::optional<int64_t>> NewestGood(
+      absl::FunctionRef<absl::Status(int64_t step)> use);
+  absl::StatusOr<std::optional<int64_t>> NewestGood();  // `use`: Verify
   // Copies into state.tensors (names, shapes and dtypes must match exactly, group by group; a group
   // of which state has no entry is not read) and fills state.texts with every text file. Parts need
   // not be those that ranks wrote. Checksums are verified before anything is copied: on error the
-  // state is as it was.
+  // state is as it was. Codes of errors: Verify's.
   absl::Status Load(int64_t step, CheckpointState& state) const;
   // Removes leftovers of crashed saves (step-*.tmp-*, step-*.old-*), and puts back a checkpoint
   // whose replacement did not finish. Call once at the start of a run, on rank 0.

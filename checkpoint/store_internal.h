@@ -34,12 +34,8 @@ inline TensorPart PartOf(const StateEntry& entry) {
   return entry.part.has_value() ? *entry.part : WholeTensor(entry.tensor.sizes().vec());
 }
 
-// The checkpoint class with the code kept: callers tell a full disk (kResourceExhausted) from other
-// failures.
 inline absl::Status AsCheckpointError(const absl::Status& status, const std::string& prefix) {
-  if (status.ok()) return status;
-  const absl::Status classed = Annotate(Reclassify(status, ExitCode::kCheckpoint), prefix);
-  return absl::IsResourceExhausted(status) ? DiskFullError(classed.message()) : classed;
+  return Annotate(Reclassify(status, ExitCode::kCheckpoint), prefix);
 }
 
 }  // namespace osler

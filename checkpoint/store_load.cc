@@ -39,16 +39,17 @@ absl::StatusOr<CheckpointReport> VerifyFiles(Fs& fs, const std::string& director
   return report;
 }
 
-std::string Describe(const absl::Status& status, int64_t step) {
-  const std::string message(status.message());
-  if (status.code() == absl::StatusCode::kDataLoss) {
-    return fmt::format("checkpoint step-{} is damaged: {}", step, message);
-  }
-  return fmt::format("checkpoint step-{} cannot be used: {}", step, message);
+// `status`: a reader's.
+absl::Status StepError(const absl::Status& status, const std::string& directory, int64_t step) {
+  return AsCheckpointError(status,
+                           fmt::format("{}: checkpoint step-{} {}", directory, step,
+                                       absl::IsDataLoss(status) ? "is damaged" : "cannot be used"));
 }
 
-absl::Status StepError(const absl::Status& status, const std::string& directory, int64_t step) {
-  return CheckpointError(directory + ": " + Describe(status, step));
+// Whether an older checkpoint may do.
+bool OnlyThisOne(const absl::Status& status) {
+  return ExitCodeOf(status) == ExitCode::kCheckpoint && !absl::IsUnimplemented(status) &&
+         !absl::IsFailedPrecondition(status);
 }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -152,9 +153,7 @@ absl::StatusOr<CheckpointReport> CheckpointStore::Verify(int64_t step) const {
 
 absl::Status CheckpointStore::Load(int64_t step, CheckpointState& state) const {
   const absl::Status status = LoadFiles(fs_, StepDirectory(step), step, state);
-  if (status.ok()) return status;
-  if (ExitCodeOf(status) == ExitCode::kBug && status.code() == absl::StatusCode::kInternal)
-    return status;
+  if (ExitCodeOf(status) == ExitCode::kBug && absl::IsInternal(status)) return status;
   if (ExitCodeOf(status) == ExitCode::kCheckpoint) return Annotate(status, StepDirectory(step));
   return StepError(status, directory_, step);
 }
@@ -176,6 +175,11 @@ void CheckpointStore::Quarantine(int64_t step, const std::string& reason) {
 }
 
 absl::StatusOr<std::optional<int64_t>> CheckpointStore::NewestGood() {
+  return NewestGood([&](int64_t step) { return Verify(step).status(); });
+}
+
+absl::StatusOr<std::optional<int64_t>> CheckpointStore::NewestGood(
+    absl::FunctionRef<absl::Status(int64_t step)> use) {
   if (absl::Status status = PutBackReplaced(); !status.ok()) {
     LogWarning("cannot put back a replaced checkpoint: {}", std::string(status.message()));
   }
@@ -183,15 +187,14 @@ absl::StatusOr<std::optional<int64_t>> CheckpointStore::NewestGood() {
   std::reverse(steps.begin(), steps.end());
   std::vector<std::string> refused;
   for (const int64_t step : steps) {
-    const absl::Status status = VerifyFiles(fs_, StepDirectory(step), step).status();
+    const absl::Status status = use(step);
     if (status.ok()) {
       for (const std::string& reason : refused) LogWarning("{}; using step-{}", reason, step);
       return step;
     }
-    if (status.code() == absl::StatusCode::kUnimplemented)
-      return StepError(status, directory_, step);
-    refused.push_back(Describe(status, step));
-    if (status.code() == absl::StatusCode::kDataLoss) Quarantine(step, refused.back());
+    if (!OnlyThisOne(status)) return status;
+    refused.emplace_back(status.message());
+    if (absl::IsDataLoss(status)) Quarantine(step, refused.back());
   }
   if (refused.empty()) {
     for (const int64_t step : Quarantined(fs_, directory_)) {

@@ -123,14 +123,6 @@ int64_t StepOfTemporary(const std::string& path) {
 
 }  // namespace
 
-absl::Status DiskFullError(absl::string_view message) {
-  const absl::Status classed = CheckpointError(std::string(message));
-  absl::Status full(absl::StatusCode::kResourceExhausted, message);
-  classed.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) { full.SetPayload(url, payload); });
-  return full;
-}
-
 int64_t CheckpointBytes(const CheckpointState& state) {
   int64_t bytes = 0;
   for (const StateEntry& entry : state.tensors) {

@@ -43,22 +43,25 @@ bool HasPeer(CollectiveKind kind) {
 constexpr int64_t kWord = sizeof(int64_t);
 
 // The error of rank `root` on every rank; `local` is read there only. Text travels in int64 words,
-// since collectives know no bytes: first {exit code, length}, then the message.
+// since collectives know no bytes: first {exit code, status code, length}, then the message.
 absl::Status ShareError(Communicator& comm, int root, const absl::Status& local) {
-  at::Tensor head = at::zeros({2}, at::kLong);
+  at::Tensor head = at::zeros({3}, at::kLong);
   auto* fields = head.mutable_data_ptr<int64_t>();
   const std::string message(local.message());
   if (comm.rank() == root) {
     fields[0] = static_cast<int64_t>(ExitCodeOf(local));
-    fields[1] = static_cast<int64_t>(message.size());
+    fields[1] = static_cast<int64_t>(local.code());
+    fields[2] = static_cast<int64_t>(message.size());
   }
   comm.Broadcast(head, root, "status").Wait();
-  const int64_t length = fields[1];
+  const int64_t length = fields[2];
   at::Tensor words = at::zeros({(length + kWord - 1) / kWord}, at::kLong);
   char* text = static_cast<char*>(words.mutable_data_ptr());
   if (comm.rank() == root && length > 0) std::memcpy(text, message.data(), message.size());
   comm.Broadcast(words, root, "status").Wait();
-  return Annotate(MakeError(static_cast<ExitCode>(fields[0]), {text, static_cast<size_t>(length)}),
+  const absl::Status status(static_cast<absl::StatusCode>(fields[1]),
+                            {text, static_cast<size_t>(length)});
+  return Annotate(Reclassify(status, static_cast<ExitCode>(fields[0])),
                   absl::StrCat("rank ", root));
 }
 

@@ -42,17 +42,9 @@ std::vector<ManifestFile> FromText(const std::string& text) {
 }  // namespace
 
 absl::Status AgreeOnSave(Communicator& comm, const absl::Status& local) {
-  absl::Status agreed = AgreeOnStatus(comm, local);
-  if (agreed.ok() || comm.size() == 1) return agreed;
-  // Full on one rank, and nothing else wrong on any.
-  OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    const bool other = !local.ok() && !absl::IsResourceExhausted(local);
-    const at::Tensor x = at::full({1}, other ? 1 : 0, at::kLong);
-    comm.AllReduce(x, ReduceOp::kMax, "status").Wait();
-    if (x.item<int64_t>() == 0) agreed = DiskFullError(agreed.message());
-    return absl::OkStatus();
-  }));
-  return agreed;
+  const bool full = absl::IsResourceExhausted(local);
+  OSLER_RETURN_IF_ERROR(AgreeOnStatus(comm, full ? absl::OkStatus() : local));
+  return AgreeOnStatus(comm, local);
 }
 
 CheckpointSaver::CheckpointSaver(CheckpointStore& store, Communicator& world, SaveMode mode)

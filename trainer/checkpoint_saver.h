@@ -69,7 +69,7 @@ class CheckpointSaver {
   std::map<std::string, at::Tensor> staged_;  // by group and name; kept for the next save
 };
 
-// AgreeOnStatus that keeps a full disk a full disk (kResourceExhausted) on every rank.
+// AgreeOnStatus to which a full disk (kResourceExhausted) is the least of failures.
 absl::Status AgreeOnSave(Communicator& comm, const absl::Status& local);
 
 }  // namespace osler

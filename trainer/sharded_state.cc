@@ -4,7 +4,9 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <queue>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -13,11 +15,15 @@
 namespace osler {
 
 std::vector<int64_t> DealWriters(const std::vector<int64_t>& bytes, int64_t ranks) {
-  std::vector<int64_t> load(static_cast<size_t>(ranks)), writers;
+  using Load = std::pair<int64_t, int64_t>;  // bytes, rank
+  std::priority_queue<Load, std::vector<Load>, std::greater<>> loads;
+  for (int64_t rank = 0; rank < ranks; ++rank) loads.emplace(0, rank);
+  std::vector<int64_t> writers;
   for (const int64_t one : bytes) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += one;
-    writers.push_back(least - load.begin());
+    const auto [load, rank] = loads.top();
+    loads.pop();
+    loads.emplace(load + one, rank);
+    writers.push_back(rank);
   }
   return writers;
 }

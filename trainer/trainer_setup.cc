@@ -22,8 +22,6 @@ namespace osler {
 namespace {
 
 constexpr int kDataThreads = 2;  // reading and encoding keep far ahead of CPU training
-constexpr char kStateFile[] = "state.json";
-constexpr char kConfigFile[] = "config.resolved.yaml";
 
 // The first rank runs `body` alone, then the others: what it writes (sidecars) is there for them.
 absl::Status FirstRankFirst(Communicator& world, absl::FunctionRef<absl::Status()> body) {
@@ -112,27 +110,22 @@ absl::Status Trainer::State::LoadParameters() {
   const config::Checkpoint& keeping = config.checkpoint();
   checkpoints = std::make_unique<CheckpointStore>(fs, RunFile("checkpoints"), keeping.keep(),
                                                   keeping.keep_every_steps());
-  int64_t resume = -1;
+  int64_t newest = -1;
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&]() -> absl::Status {
     OSLER_RETURN_IF_ERROR(checkpoints->CleanUp());
-    OSLER_ASSIGN_OR_RETURN(const std::optional<int64_t> newest, checkpoints->NewestGood());
-    resume = newest.value_or(-1);
-    OSLER_RETURN_IF_ERROR(CheckRestarts(fs, config.train().output(), newest.value_or(0),
-                                        ToYaml(config), config.checkpoint().most_restarts()));
-    if (!newest.has_value()) return absl::OkStatus();
-    if (const absl::Status moved = checkpoints->MoveLatest(*newest); !moved.ok()) {
-      LogWarning("cannot move 'latest' to step-{}: {}", *newest, std::string(moved.message()));
-    }
-    return absl::OkStatus();
+    OSLER_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, checkpoints->Steps());
+    if (!steps.empty()) newest = steps.back();
+    return CheckRestarts(fs, config.train().output(), std::max<int64_t>(newest, 0), ToYaml(config),
+                         keeping.most_restarts());
   }));
   OSLER_RETURN_IF_ERROR(CatchTorch([&] {
-    resume = BroadcastInt(mesh.world(), resume);
+    newest = BroadcastInt(mesh.world(), newest);
     return absl::OkStatus();
   }));
 
   const at::ScalarType dtype = DtypeOf(config.train().precision());
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
-                                        if (resume < 0)
+                                        if (newest < 0)
                                           return LoadWeights(fs, config.model().path(), spec, dtype,
                                                              store);
                                         for (size_t i = 0; i < store.slots().size(); ++i)
@@ -149,8 +142,8 @@ absl::Status Trainer::State::LoadParameters() {
     return absl::OkStatus();
   }));
   OSLER_RETURN_IF_ERROR(OnFirstRank(mesh.world(), [&] { return CheckRoom(); }));
-  return AgreeOnStatus(mesh.world(), CatchTorch([&]() -> absl::Status {
-                         if (resume >= 0) OSLER_RETURN_IF_ERROR(Resume(resume));
+  OSLER_RETURN_IF_ERROR(Resume());
+  return AgreeOnStatus(mesh.world(), CatchTorch([&] {
                          if (StagedCopyOf(config) == StagedCopy::kKept && !Finished())
                            saver->Reserve(sharded->ToSave());
                          return absl::OkStatus();
@@ -167,45 +160,6 @@ absl::Status Trainer::State::CheckRoom() const {
       absl::StrCat(config.train().output(), " is on a disk with ", *free >> 20,
                    " MiB free; checkpoints of ", (one >> 20) + 1, " MiB want ", (need >> 20) + 1,
                    " MiB (two, and a tenth more): make room, or choose another train.output"));
-}
-
-absl::Status Trainer::State::Resume(int64_t from) {
-  CheckpointState state = sharded->ToLoad();
-  OSLER_RETURN_IF_ERROR(ShardedState::Load(*checkpoints, from, state));
-  train_step->optimizer().StateLoaded();
-  const std::string where = JoinPath(checkpoints->StepDirectory(from), kStateFile);
-  const auto text = state.texts.find(kStateFile);
-  if (text == state.texts.end()) return CheckpointError(absl::StrCat(where, " is missing"));
-  OSLER_ASSIGN_OR_RETURN(const RunProgress progress,
-                         ProgressFromJson(text->second, identity, where));
-  step = progress.step;
-  cursor = progress.cursor;
-  ResumeBest(progress);
-  if (is_first()) {
-    LogInfo("resuming from step {} of {}", step, config.train().steps());
-    const auto earlier = state.texts.find(kConfigFile);
-    if (earlier != state.texts.end() && earlier->second != ToYaml(config)) {
-      LogWarning(
-          "settings differ from those of the checkpoint; the new ones apply from step {} on "
-          "(the old ones are in {})",
-          step + 1, JoinPath(checkpoints->StepDirectory(from), kConfigFile));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// Losses on other data say nothing about those to come. A save that died may not have moved `best`.
-void Trainer::State::ResumeBest(const RunProgress& progress) {
-  if (validation == nullptr) return;
-  if (validation->digest() == progress.validation) {
-    best = BestLoss(StopOptions(), progress.best);
-  } else if (is_first() && !progress.validation.empty()) {
-    LogWarning("data.validation holds other data than before: the best loss is sought anew");
-  }
-  if (!is_first() || !config.checkpoint().keep_best() || !best.state().loss.has_value()) return;
-  if (const absl::Status moved = checkpoints->MoveBest(best.state().step); !moved.ok()) {
-    LogWarning("{}", std::string(moved.message()));
-  }
 }
 
 absl::Status Trainer::State::OpenStream() {

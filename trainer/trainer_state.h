@@ -1,5 +1,5 @@
-// What a Trainer holds; private to trainer.cc (the step and the loop) and trainer_setup.cc (start,
-// resume, save).
+// What a Trainer holds; private to trainer.cc (the step and the loop), trainer_setup.cc (start,
+// save) and trainer_resume.cc.
 #pragma once
 
 #include <memory>
@@ -28,6 +28,16 @@
 
 namespace osler {
 
+// Texts of a checkpoint; the second is in the run's directory, too.
+inline constexpr char kStateFile[] = "state.json", kConfigFile[] = "config.resolved.yaml";
+
+// What a checkpoint says besides its tensors.
+struct Resumed {
+  int64_t from = -1;  // its step
+  RunProgress progress;
+  std::string settings;  // that it was made with
+};
+
 // Every method is called by all ranks together and returns the same status on each.
 struct Trainer::State {
   State(Fs& the_fs, const config::Train& the_config, Mesh& the_mesh, const TrainerOptions& options)
@@ -41,8 +51,11 @@ struct Trainer::State {
   absl::Status OpenModelAndData();
   absl::Status TestKernels() const;
   absl::Status LoadParameters();
-  absl::Status CheckRoom() const;     // of the first rank
-  absl::Status Resume(int64_t from);  // of one rank: no collective inside
+  absl::Status CheckRoom() const;  // of the first rank
+  // From the newest checkpoint that every rank can load; from step 0 when there is none.
+  absl::Status Resume();
+  absl::StatusOr<Resumed> LoadNewest();                  // `from` −1: there is none
+  absl::StatusOr<Resumed> LoadCheckpoint(int64_t from);  // of one rank: no collective inside
   void ResumeBest(const RunProgress& progress);
   absl::Status OpenStream();
   absl::Status OpenLog();

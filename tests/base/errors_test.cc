@@ -33,6 +33,8 @@ TEST(ErrorsTest, AnnotateKeepsClassCodeAndText) {
 }
 
 TEST(ErrorsTest, ReclassifyChangesTheClassOnly) {
+  EXPECT_EQ(Reclassify(absl::NotFoundError("a"), ExitCode::kData).code(),
+            absl::StatusCode::kNotFound);
   EXPECT_THAT(Reclassify(absl::NotFoundError("no file"), ExitCode::kCheckpoint),
               testing::Fails(ExitCode::kCheckpoint, ::testing::StrEq("no file")));
   EXPECT_THAT(Reclassify(DataError("a"), ExitCode::kConfig),

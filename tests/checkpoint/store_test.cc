@@ -468,6 +468,28 @@ TEST_F(StoreTest, QuarantineIsBounded) {
                                    "step-5.bad.txt", "step-6.bad", "step-6.bad.txt"));
 }
 
+TEST_F(StoreTest, WhatIsNoDamageEndsTheSearch) {
+  SaveSteps({5, 10});
+  std::vector<int64_t> tried;
+  const auto find = [&](const absl::Status& status) {
+    tried.clear();
+    return Store().NewestGood([&](int64_t step) {
+      tried.push_back(step);
+      return step == 10 ? status : absl::OkStatus();
+    });
+  };
+  for (const absl::Status& status :
+       {CheckpointError("of another model"), DeviceError("rank 3 is gone"), ConfigError("no"),
+        Reclassify(absl::UnimplementedError("newer"), ExitCode::kCheckpoint)}) {
+    EXPECT_EQ(find(status).status(), status);
+    EXPECT_THAT(tried, ElementsAre(10));
+  }
+  EXPECT_EQ(find(Reclassify(absl::UnknownError("EIO"), ExitCode::kCheckpoint)).value(), 5);
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(5, 10));
+  EXPECT_EQ(find(Reclassify(absl::DataLossError("flipped"), ExitCode::kCheckpoint)).value(), 5);
+  EXPECT_THAT(Store().Steps().value(), ElementsAre(5));
+}
+
 TEST_F(StoreTest, UnreadableIsPassedOverNotQuarantined) {
   SaveSteps({5, 10});
   ASSERT_OK_AND_ASSIGN(const auto faulty, MakeFaultFs(*fs_, "read:step-10/weights=EIO"));

@@ -185,15 +185,23 @@ def test_a_run_that_fails_again_and_again_stops(moving):
     assert "restarts.json" in done.stderr
 
 
-def test_a_missing_rank_file_is_named_and_the_older_checkpoint_used(moving):
+@pytest.mark.parametrize("damage", ["is missing", "checksum mismatch"])
+def test_a_damaged_rank_file_is_named_and_the_older_checkpoint_used(moving, damage):
+    """Every rank sees that a file is missing; its content is read by rank 1 alone."""
     directory, train = moving
-    train("damaged", SAVED["shard2"], 2)
-    train("damaged", SAVED["shard2"], 4)
-    checkpoints = directory / "damaged/checkpoints"
-    (checkpoints / "step-4/weights.rank1.safetensors").unlink()
-    done = train("damaged", SAVED["shard2"], STEPS)
-    assert "step-4 is damaged: weights.rank1.safetensors: is missing; using step-2" in done.stderr
-    assert_same_curve(directory / "damaged", directory / "stayed")
+    name = "damaged_" + damage.split()[0]
+    train(name, SAVED["shard2"], 2)
+    train(name, SAVED["shard2"], 4)
+    file = directory / name / "checkpoints/step-4/weights.rank1.safetensors"
+    content = bytearray(file.read_bytes())
+    file.unlink()
+    if damage != "is missing":
+        content[-1] ^= 1
+        file.write_bytes(content)
+    done = train(name, SAVED["shard2"], STEPS)
+    assert f"step-4 is damaged: weights.rank1.safetensors: {damage}; using step-2" in done.stderr
+    assert (directory / name / "checkpoints/latest").read_text() == f"step-{STEPS}\n"
+    assert_same_curve(directory / name, directory / "stayed")
 
 
 @pytest.mark.parametrize("mesh, ranks, words", [

@@ -69,6 +69,11 @@ absl::StatusOr<LayoutSearch> SearchLayouts(PlanSpace& space, const PlanFlops& fl
   });
   LayoutSearch search;
   for (const PlanLayout& layout : layouts) {
+    OSLER_ASSIGN_OR_RETURN(const int64_t least, LeastMemory(space, layout));
+    if (search.tried > 0 && least > std::max(memory, search.smallest.memory)) {
+      ++search.tried;
+      continue;
+    }
     OSLER_ASSIGN_OR_RETURN(const auto rank_memory,
                            PredictMemory(space, layout, StageChoice::kWorst));
     RankedLayout one{layout, WorstRank(rank_memory).total(), {}};

@@ -12,7 +12,6 @@
 #include "trainer/plan/space.h"
 #include "trainer/plan/walk_memory.h"
 #include "trainer/run_layout.h"
-#include "trainer/sharded_state.h"
 
 namespace osler {
 namespace {
@@ -21,7 +20,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // What a rank has from the first step to the last.
 void AddState(const SlotSizes& slots, const std::vector<int64_t>& present, const PlanBatch& batch,
-              Ledger& ledger) {
+              int64_t staged, Ledger& ledger) {
+  if (batch.staged == StagedCopy::kKept) ledger.Add(Use::kStaged, staged);
   const bool copies = batch.dtype == at::kBFloat16 || batch.step.adamw.state == StatePlace::kCpu;
   for (const int64_t slot : present) {
     const int64_t piece = slots.pieces[static_cast<size_t>(slot)], flat = slots.flat(slot);
@@ -30,40 +30,6 @@ void AddState(const SlotSizes& slots, const std::vector<int64_t>& present, const
     ledger.Add(Use::kGradients, (slots.cuts_gradients ? piece : flat) * batch.sum_bytes());
     ledger.Add(Use::kOptimizer, piece * batch.sum_bytes() * (copies ? 3 : 2));
   }
-}
-
-// The slots that a stage writes: a tied embedding is written by the first that has it.
-std::vector<int64_t> WrittenBy(size_t stage, const std::vector<std::vector<int64_t>>& slots) {
-  std::vector<int64_t> written;
-  for (const int64_t slot : slots[stage]) {
-    const bool earlier = std::any_of(
-        slots.begin(), slots.begin() + static_cast<int64_t>(stage), [&](const auto& other) {
-          return std::find(other.begin(), other.end(), slot) != other.end();
-        });
-    if (!earlier) written.push_back(slot);
-  }
-  return written;
-}
-
-// The most that one of the ranks along data and context, which share the writing of their pieces,
-// copies for a checkpoint.
-int64_t StagedBytes(const SlotSizes& slots, const std::vector<int64_t>& written,
-                    const PlanBatch& batch, const PlanLayout& layout) {
-  std::vector<int64_t> bytes;
-  const auto add = [&](int64_t slot, int64_t width) {
-    bytes.push_back(slots.pieces[static_cast<size_t>(slot)] * width);
-  };
-  for (const int64_t slot : written) add(slot, batch.element_bytes());
-  const int tensors = batch.dtype == at::kBFloat16 ? 3 : 2;
-  for (const int64_t slot : written) {
-    if (!slots.trained[static_cast<size_t>(slot)]) continue;
-    for (int i = 0; i < tensors; ++i) add(slot, batch.sum_bytes());
-  }
-  const int64_t ranks = layout.mesh.size(Axis::kData) * layout.mesh.size(Axis::kContext);
-  const std::vector<int64_t> writers = DealWriters(bytes, ranks);
-  std::vector<int64_t> load(static_cast<size_t>(ranks));
-  for (size_t i = 0; i < bytes.size(); ++i) load[static_cast<size_t>(writers[i])] += bytes[i];
-  return *std::max_element(load.begin(), load.end());
 }
 
 // After the walk: the norm of each gradient is taken in fp64.
@@ -153,11 +119,9 @@ absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const Pl
   std::vector<RankMemory> ranks;
   for (const int stage : ChooseStages(stages.plan, choice)) {
     const std::vector<int64_t>& present = stages.slots[static_cast<size_t>(stage)];
+    OSLER_ASSIGN_OR_RETURN(const int64_t staged, space.StagedBytes(layout, stage));
     Ledger ledger;
-    AddState(*slots, present, batch, ledger);
-    const int64_t staged =
-        StagedBytes(*slots, WrittenBy(static_cast<size_t>(stage), stages.slots), batch, layout);
-    if (batch.staged == StagedCopy::kKept) ledger.Add(Use::kStaged, staged);
+    AddState(*slots, present, batch, staged, ledger);
     if (layout.ranks() > 1) ledger.Add(Use::kMessages, kCollectiveScratch);
     WalkMemory walk(parts, stage, present, ledger);
     walk.Run();
@@ -170,6 +134,20 @@ absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const Pl
                      .in_flight = std::min(passes, MaxInFlight(stages.plan.shape, stage))});
   }
   return ranks;
+}
+
+absl::StatusOr<int64_t> LeastMemory(PlanSpace& space, const PlanLayout& layout) {
+  OSLER_RETURN_IF_ERROR(space.Check(layout));
+  OSLER_ASSIGN_OR_RETURN(const SlotSizes* slots, space.Slots(layout));
+  const StageSlots& stages = space.Stages(layout);
+  int64_t least = 0;
+  for (const int stage : ChooseStages(stages.plan, StageChoice::kWorst)) {
+    OSLER_ASSIGN_OR_RETURN(const int64_t staged, space.StagedBytes(layout, stage));
+    Ledger ledger;
+    AddState(*slots, stages.slots[static_cast<size_t>(stage)], space.batch(), staged, ledger);
+    least = std::max(least, Total(ledger.peak()));
+  }
+  return least + kProcessBytes;
 }
 
 const RankMemory& WorstRank(const std::vector<RankMemory>& ranks) {

@@ -84,6 +84,8 @@ class PlanSpace;
 enum class StageChoice { kAll, kWorst };
 absl::StatusOr<std::vector<RankMemory>> PredictMemory(PlanSpace& space, const PlanLayout& layout,
                                                       StageChoice choice = StageChoice::kAll);
+// What the worst rank holds all the time: it needs no less, and this is soon known.
+absl::StatusOr<int64_t> LeastMemory(PlanSpace& space, const PlanLayout& layout);
 // The one with the largest total.
 const RankMemory& WorstRank(const std::vector<RankMemory>& ranks);
 

@@ -11,6 +11,7 @@
 #include "model/layout.h"
 #include "parallel/context_plan.h"
 #include "parallel/context_split.h"
+#include "trainer/sharded_state.h"
 #include "trainer/stage_pass.h"
 
 namespace osler {
@@ -129,6 +130,48 @@ absl::StatusOr<ParameterStore> LaidOut(const PlanModel& model, const PlanLayout&
   return store;
 }
 
+BlockSlots Gathered(const std::vector<int64_t>& slots, const SlotSizes& sizes) {
+  BlockSlots block;
+  for (const int64_t slot : slots) {
+    block.flat += sizes.flat(slot);
+    if (!sizes.trained[static_cast<size_t>(slot)]) continue;
+    block.trained_flat += sizes.flat(slot);
+    block.trained.push_back(slot);
+  }
+  return block;
+}
+
+// The slots that a stage writes: a tied embedding is written by the first that has it.
+std::vector<int64_t> WrittenBy(size_t stage, const std::vector<std::vector<int64_t>>& slots) {
+  std::vector<int64_t> written;
+  for (const int64_t slot : slots[stage]) {
+    const bool earlier =
+        std::any_of(slots.begin(), slots.begin() + static_cast<int64_t>(stage),
+                    [&](const auto& other) { return std::ranges::binary_search(other, slot); });
+    if (!earlier) written.push_back(slot);
+  }
+  return written;
+}
+
+// The most that one of so many ranks, which share the writing of their pieces, copies.
+int64_t MostWritten(const SlotSizes& slots, const std::vector<int64_t>& written,
+                    const PlanBatch& batch, int64_t ranks) {
+  std::vector<int64_t> bytes;
+  const auto add = [&](int64_t slot, int64_t width) {
+    bytes.push_back(slots.pieces[static_cast<size_t>(slot)] * width);
+  };
+  for (const int64_t slot : written) add(slot, batch.element_bytes());
+  const int tensors = batch.dtype == at::kBFloat16 ? 3 : 2;
+  for (const int64_t slot : written) {
+    if (!slots.trained[static_cast<size_t>(slot)]) continue;
+    for (int i = 0; i < tensors; ++i) add(slot, batch.sum_bytes());
+  }
+  const std::vector<int64_t> writers = DealWriters(bytes, ranks);
+  std::vector<int64_t> load(static_cast<size_t>(ranks));
+  for (size_t i = 0; i < bytes.size(); ++i) load[static_cast<size_t>(writers[i])] += bytes[i];
+  return *std::max_element(load.begin(), load.end());
+}
+
 }  // namespace
 
 absl::Status PlanSpace::Check(const PlanLayout& layout) const {
@@ -149,6 +192,9 @@ absl::StatusOr<const SlotSizes*> PlanSpace::Slots(const PlanLayout& layout) {
   sizes.shard = store.layout().shard_size;
   sizes.cuts_gradients = store.cuts_gradients();
   sizes.cuts_parameters = store.cuts_parameters();
+  for (const auto& block : model_.model.blocks)
+    sizes.blocks.push_back(Gathered(block->slots(), sizes));
+  sizes.blocks.push_back(Gathered({model_.model.head_slot}, sizes));
   return &slots_.emplace(key, std::move(sizes)).first->second;
 }
 
@@ -161,6 +207,8 @@ const StageSlots& PlanSpace::Stages(const PlanLayout& layout) {
                          HeadCost(model_.model, model_.store), {stages, layout.place.chunks});
   for (int stage = 0; stage < stages; ++stage)
     made.slots.push_back(SlotsOfStage(model_.model, made.plan, stage));
+  for (size_t stage = 0; stage < made.slots.size(); ++stage)
+    made.written.push_back(WrittenBy(stage, made.slots));
   return made;
 }
 
@@ -176,6 +224,18 @@ absl::StatusOr<const MicroBatchSizes*> PlanSpace::MicroBatch(const PlanLayout& l
   sizes.head_bytes =
       HeadBytes(model_.model, store.LocalShape(model_.model.head_slot)[0], rows, batch_);
   return &batches_.emplace(key, std::move(sizes)).first->second;
+}
+
+absl::StatusOr<int64_t> PlanSpace::StagedBytes(const PlanLayout& layout, int stage) {
+  const MeshShape& mesh = layout.mesh;
+  const int ranks = mesh.size(Axis::kData) * mesh.size(Axis::kContext);
+  const std::array key{mesh.size(Axis::kTensor), mesh.size(Axis::kShard),
+                       mesh.size(Axis::kPipeline), layout.place.chunks,
+                       ranks, stage};
+  if (const auto found = staged_.find(key); found != staged_.end()) return found->second;
+  OSLER_ASSIGN_OR_RETURN(const SlotSizes* slots, Slots(layout));
+  const std::vector<int64_t>& written = Stages(layout).written[static_cast<size_t>(stage)];
+  return staged_[key] = MostWritten(*slots, written, batch_, ranks);
 }
 
 }  // namespace osler

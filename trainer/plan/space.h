@@ -2,6 +2,7 @@
 // moment. Everything comes from the trainer's own tables. Not thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <tuple>
@@ -14,6 +15,12 @@
 
 namespace osler {
 
+// Of one block, or of the head. Elements are of whole, padded slices.
+struct BlockSlots {
+  int64_t flat = 0, trained_flat = 0;
+  std::vector<int64_t> trained;
+};
+
 // What a rank holds of each parameter, by slot.
 struct SlotSizes {
   std::vector<int64_t> pieces;  // elements
@@ -21,13 +28,15 @@ struct SlotSizes {
   std::vector<bool> trained;
   int64_t shard = 1;  // ranks that pieces are cut for
   bool cuts_gradients = false, cuts_parameters = false;
+  std::vector<BlockSlots> blocks;  // of the model, then the head
 
   int64_t flat(int64_t slot) const { return pieces[static_cast<size_t>(slot)] * shard; }
 };
 
 struct StageSlots {
   StagePlan plan;
-  std::vector<std::vector<int64_t>> slots;  // by stage, ascending
+  std::vector<std::vector<int64_t>> slots;    // by stage, ascending
+  std::vector<std::vector<int64_t>> written;  // of them, those that no stage before has
 };
 
 // Of one micro-batch on one rank.
@@ -50,6 +59,8 @@ class PlanSpace {
   absl::StatusOr<const SlotSizes*> Slots(const PlanLayout& layout);
   const StageSlots& Stages(const PlanLayout& layout);
   absl::StatusOr<const MicroBatchSizes*> MicroBatch(const PlanLayout& layout);
+  // The most that one of a stage's ranks copies for a checkpoint.
+  absl::StatusOr<int64_t> StagedBytes(const PlanLayout& layout, int stage);
 
  private:
   const PlanModel& model_;
@@ -57,6 +68,8 @@ class PlanSpace {
   std::map<std::tuple<int, int, int>, SlotSizes> slots_;    // by tensor, shard, ZeRO level
   std::map<std::pair<int, int>, StageSlots> stages_;        // by stages, chunks
   std::map<std::pair<int, int>, MicroBatchSizes> batches_;  // by context, tensor
+  // By tensor, shard, stages, chunks, ranks that share the writing, stage.
+  std::map<std::array<int, 6>, int64_t> staged_;
 };
 
 }  // namespace osler

@@ -42,7 +42,7 @@ WalkMemory::WalkMemory(const WalkMemoryParts& parts, int stage, const std::vecto
   boundary_ = parts.sizes.blocks.back().output;
   ListVisits();
   for (const Visit& visit : visits_) {
-    if (visit.block < blocks_ && Contains(SlotsOf(visit), parts.model.head_slot))
+    if (visit.block < blocks_ && Contains(SlotsOf(visit.block), parts.model.head_slot))
       block_holds_head_ = true;
   }
 }
@@ -56,6 +56,7 @@ bool WalkMemory::IsLastStage(const PipelineAction& action) const {
 }
 
 void WalkMemory::ListVisits() {
+  visits_.reserve(actions_.size() * static_cast<size_t>(blocks_ / parts_.stages.shape.stages + 2));
   for (const PipelineAction& action : actions_) {
     const auto [begin, end] = BlocksOf(action);
     if (action.kind == Kind::kForward) {
@@ -67,16 +68,8 @@ void WalkMemory::ListVisits() {
   }
 }
 
-const std::vector<int64_t>& WalkMemory::SlotsOf(const Visit& visit) const {
-  return visit.block == blocks_ ? head_slots_
-                                : parts_.model.blocks[static_cast<size_t>(visit.block)]->slots();
-}
-
-// Of whole, padded slices.
-int64_t WalkMemory::FlatBytes(const std::vector<int64_t>& slots, int64_t element) const {
-  int64_t bytes = 0;
-  for (const int64_t slot : slots) bytes += parts_.slots.flat(slot) * element;
-  return bytes;
+const std::vector<int64_t>& WalkMemory::SlotsOf(int64_t block) const {
+  return block == blocks_ ? head_slots_ : parts_.model.blocks[static_cast<size_t>(block)]->slots();
 }
 
 std::string WalkMemory::NameOf(int64_t place) const {
@@ -95,10 +88,10 @@ void WalkMemory::Enter() {
   ledger_.SetPlace(2 * visit.block + (visit.kind == Kind::kForward ? 0 : 1));
   if (!parts_.slots.cuts_parameters) return;
   const int64_t element = parts_.batch.element_bytes();
-  int64_t bytes = FlatBytes(SlotsOf(visit), element);
-  if (visit_ < visits_.size()) {
-    for (const int64_t slot : SlotsOf(visits_[visit_])) {
-      if (!Contains(SlotsOf(visit), slot)) bytes += parts_.slots.flat(slot) * element;
+  int64_t bytes = Sizes(visit.block).flat * element;
+  if (visit_ < visits_.size() && visits_[visit_].block != visit.block) {
+    for (const int64_t slot : SlotsOf(visits_[visit_].block)) {
+      if (!Contains(SlotsOf(visit.block), slot)) bytes += parts_.slots.flat(slot) * element;
     }
   }
   ledger_.Remove(Use::kGathered, ledger_.live(Use::kGathered));
@@ -109,7 +102,8 @@ WalkMemory::InFlight& WalkMemory::FlightOf(int64_t micro_batch) {
   const auto [flight, fresh] = in_flight_.try_emplace(micro_batch);
   if (fresh) {
     ledger_.Add(Use::kInputs, parts_.sizes.input_bytes);
-    flight->second.actions_left = int64_t{2} * parts_.stages.shape.chunks;
+    flight->second = {.actions_left = int64_t{2} * parts_.stages.shape.chunks,
+                      .kept = std::vector<int64_t>(static_cast<size_t>(blocks_))};
   }
   return flight->second;
 }
@@ -155,9 +149,7 @@ void WalkMemory::Forward(const PipelineAction& action) {
   Flow x{.use = Use::kMessages, .bytes = Receives(action) ? boundary_ : 0};
   const auto [begin, end] = BlocksOf(action);
   for (int64_t b = begin; b < end; ++b) ForwardBlock(b, flight, x);
-  int64_t kept = 0;
-  for (const auto& [block, bytes] : flight.kept) kept += bytes;
-  most_kept_ = std::max(most_kept_, kept);
+  most_kept_ = std::max(most_kept_, flight.all_kept);
   if (IsLastStage(action)) Head(action.micro_batch);
   if (!x.is_kept) ledger_.Remove(x.use, x.bytes);
   if (!IsLastStage(action)) Send(x.is_kept ? 0 : x.bytes);
@@ -168,12 +160,13 @@ void WalkMemory::ForwardBlock(int64_t block, InFlight& flight, Flow& x) {
   const BlockMemory& memory = Memory(block);
   const bool keeps = block >= lowest_, graph = keeps && !recomputes();
   ledger_.Pass(Use::kBlock, graph ? memory.forward_graph : memory.forward);
-  int64_t& kept = flight.kept[block];
+  int64_t& kept = flight.kept[static_cast<size_t>(block)];
   if (!x.is_kept) {
     ledger_.Remove(x.use, x.bytes);
     if (keeps) kept += x.bytes;
   }
   if (graph) kept += memory.kept;
+  flight.all_kept += kept;
   ledger_.Add(Use::kActivations, kept);
   x = {.use = Use::kBlock, .bytes = memory.output, .is_kept = graph};
   if (!graph) ledger_.Add(Use::kBlock, memory.output);
@@ -185,7 +178,7 @@ void WalkMemory::Head(int64_t micro_batch) {
   if (parts_.slots.trained[static_cast<size_t>(slot)]) Accumulate(slot);
   ledger_.Pass(Use::kLogits, parts_.sizes.head_bytes);
   ledger_.Add(Use::kBlock, boundary_);  // the gradient that goes back
-  if (!block_holds_head_) BlockDone(head_slots_, micro_batch);
+  if (!block_holds_head_) BlockDone(blocks_, micro_batch);
 }
 
 void WalkMemory::Backward(const PipelineAction& action) {
@@ -197,7 +190,7 @@ void WalkMemory::Backward(const PipelineAction& action) {
   const auto [begin, end] = BlocksOf(action);
   for (int64_t b = end; b-- > std::max(begin, lowest_);) {
     BackwardBlock(b, flight);
-    BlockDone(parts_.model.blocks[static_cast<size_t>(b)]->slots(), action.micro_batch);
+    BlockDone(b, action.micro_batch);
   }
   if (!Receives(action) && !IsLastStage(action)) return;  // nothing came to go back
   ledger_.Remove(Use::kBlock, boundary_);
@@ -212,26 +205,26 @@ void WalkMemory::BackwardBlock(int64_t block, InFlight& flight) {
   } else {
     ledger_.Pass(Use::kBlock, memory.backward - memory.kept);
   }
-  ledger_.Remove(Use::kActivations, flight.kept.extract(block).mapped());
+  const int64_t kept = std::exchange(flight.kept[static_cast<size_t>(block)], 0);
+  flight.all_kept -= kept;
+  ledger_.Remove(Use::kActivations, kept);
 }
 
 // A whole sum that lives from now to its scatter.
 void WalkMemory::Accumulate(int64_t slot) {
   if (!parts_.slots.cuts_gradients || accumulators_.contains(slot)) return;
-  accumulators_[slot] = FlatBytes({slot}, parts_.batch.sum_bytes());
+  accumulators_[slot] = parts_.slots.flat(slot) * parts_.batch.sum_bytes();
   ledger_.Add(Use::kReduction, accumulators_[slot]);
 }
 
-void WalkMemory::BlockDone(const std::vector<int64_t>& slots, int64_t micro_batch) {
-  std::vector<int64_t> reduced;
-  for (const int64_t slot : slots) {
-    if (parts_.slots.trained[static_cast<size_t>(slot)]) reduced.push_back(slot);
-  }
+void WalkMemory::BlockDone(int64_t block, int64_t micro_batch) {
+  const std::vector<int64_t>& slots = SlotsOf(block);
   if (parts_.slots.cuts_gradients) {
     const bool embeds = Contains(parts_.model.blocks.front()->slots(), slots.front());
     if (embeds) Accumulate(slots.front());
-    const int64_t values =
-        embeds || slots == head_slots_ ? 0 : FlatBytes(reduced, parts_.batch.element_bytes());
+    const int64_t values = embeds || block == blocks_
+                               ? 0
+                               : Sizes(block).trained_flat * parts_.batch.element_bytes();
     ledger_.Pass(Use::kReduction, values);
     ledger_.Remove(Use::kReduction, scattering_);
     for (const int64_t slot : slots) {
@@ -239,10 +232,10 @@ void WalkMemory::BlockDone(const std::vector<int64_t>& slots, int64_t micro_batc
         ledger_.Remove(Use::kReduction, sum.mapped());
     }
     const bool narrow = parts_.batch.step.reduction == ReductionType::kBf16;
-    scattering_ = FlatBytes(reduced, narrow ? 2 : parts_.batch.sum_bytes());
+    scattering_ = Sizes(block).trained_flat * (narrow ? 2 : parts_.batch.sum_bytes());
     ledger_.Add(Use::kReduction, scattering_);
   }
-  if (micro_batch == parts_.micro_batches - 1) reduce_.Done(reduced);
+  if (micro_batch == parts_.micro_batches - 1) reduce_.Done(Sizes(block).trained);
 }
 
 }  // namespace osler

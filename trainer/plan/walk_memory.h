@@ -49,7 +49,8 @@ class WalkMemory {
   };
   struct InFlight {
     int64_t actions_left = 0;
-    std::map<int64_t, int64_t> kept;  // bytes, by block
+    std::vector<int64_t> kept;  // bytes, by block
+    int64_t all_kept = 0;
   };
   struct Visit {
     int64_t block = 0;  // past the last: the head
@@ -57,7 +58,7 @@ class WalkMemory {
   };
 
   void ListVisits();
-  const std::vector<int64_t>& SlotsOf(const Visit& visit) const;
+  const std::vector<int64_t>& SlotsOf(int64_t block) const;
   void Enter();  // the next visit: gathers its parameters and those of the one after
   InFlight& FlightOf(int64_t micro_batch);
   bool Receives(const PipelineAction& action) const;
@@ -68,7 +69,7 @@ class WalkMemory {
   void Head(int64_t micro_batch);
   void Backward(const PipelineAction& action);
   void BackwardBlock(int64_t block, InFlight& flight);
-  void BlockDone(const std::vector<int64_t>& slots, int64_t micro_batch);
+  void BlockDone(int64_t block, int64_t micro_batch);
   void Accumulate(int64_t slot);
 
   StagePlan::Range BlocksOf(const PipelineAction& action) const;
@@ -77,7 +78,9 @@ class WalkMemory {
   const BlockMemory& Memory(int64_t block) const {
     return parts_.sizes.blocks[static_cast<size_t>(block)];
   }
-  int64_t FlatBytes(const std::vector<int64_t>& slots, int64_t element) const;
+  const BlockSlots& Sizes(int64_t block) const {
+    return parts_.slots.blocks[static_cast<size_t>(block)];
+  }
 
   const WalkMemoryParts& parts_;
   const int stage_;

@@ -106,7 +106,39 @@ TEST_F(PlanTest, LayoutsAreThoseThatTheModelAllows) {
   EXPECT_FALSE(names.contains("context8"));   // of 64 tokens
 }
 
-TEST_F(PlanTest, NothingFits) {
+// What a search rules layouts out by, without a rehearsal.
+TEST_F(PlanTest, NoLayoutNeedsLessThanTheLeast) {
+  for (const StagedCopy staged : {StagedCopy::kNever, StagedCopy::kAtTheEnd, StagedCopy::kKept}) {
+    batch_.staged = staged;
+    PlanSpace space(model_, batch_);
+    const auto search = SearchLayouts(space, Flops(), {}, 8, int64_t{1} << 40);
+    ASSERT_THAT(search, IsOk());
+    for (const RankedLayout& one : search->fitting) {
+      const auto least = LeastMemory(space, one.layout);
+      ASSERT_THAT(least, IsOk());
+      EXPECT_GT(*least, kProcessBytes);
+      EXPECT_LE(*least, one.memory) << NameOf(one.layout);
+    }
+  }
+}
+
+TEST_F(PlanTest, AMemoryLimitKeepsWhatFits) {
+  PlanSpace space(model_, batch_);
+  const auto all = SearchLayouts(space, Flops(), {}, 8, int64_t{1} << 40);
+  ASSERT_THAT(all, IsOk());
+  const int64_t limit = all->fitting[all->fitting.size() / 2].memory;
+  std::vector<std::string> expected, found;
+  for (const RankedLayout& one : all->fitting) {
+    if (one.memory <= limit) expected.push_back(NameOf(one.layout));
+  }
+  const auto some = SearchLayouts(space, Flops(), {}, 8, limit);
+  ASSERT_THAT(some, IsOk());
+  for (const RankedLayout& one : some->fitting) found.push_back(NameOf(one.layout));
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(some->tried, all->tried);
+  EXPECT_EQ(some->smallest.memory, all->smallest.memory);
+}
+
   PlanSpace space(model_, batch_);
   const auto search = SearchLayouts(space, Flops(), {}, 2, 1000);
   ASSERT_THAT(search, IsOk());
