@@ -164,9 +164,9 @@ void CheckDevice(const config::TrainLoop& train, Rules& rules) {
   };
   moves(offload.optimizer(), "train.offload.optimizer");
   moves(offload.activations(), "train.offload.activations");
-  rules.Require(!offload.activations() || train.recompute() == config::FULL,
+  rules.Require(!offload.activations() || train.recompute() != config::NONE,
                 "train.offload.activations",
-                "moves the inputs that blocks keep to recompute from; set train.recompute: full");
+                "moves what blocks keep to recompute from; set train.recompute: full or selective");
 }
 
 void CheckLoop(const config::TrainLoop& train, Rules& rules) {

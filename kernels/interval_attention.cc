@@ -24,14 +24,14 @@ at::Tensor DenseRows(const at::Tensor& x_THD) {
 struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q_THD,
                                const at::Tensor& k_SHD, const at::Tensor& v_SHD,
-                               const at::Tensor& lo_T, const at::Tensor& hi_T, double scale,
-                               std::optional<double> soft_cap) {
-    const IntervalAttentionInput input{
-        q_THD, k_SHD, v_SHD, {lo_T, hi_T}, {.scale = scale, .soft_cap = soft_cap}};
-    const AttentionOutput output = IntervalAttentionForward(input);
+                               const at::Tensor& lo_T, const at::Tensor& hi_T,
+                               const AttentionOptions& options) {
+    const AttentionOutput output = MakeOrRecall(options.memo, [&] {
+      return IntervalAttentionForward({q_THD, k_SHD, v_SHD, {lo_T, hi_T}, options});
+    });
     context->save_for_backward({q_THD, k_SHD, v_SHD, lo_T, hi_T, output.out_THD, output.lse_TH});
-    context->saved_data["scale"] = scale;
-    context->saved_data["soft_cap"] = soft_cap;
+    context->saved_data["scale"] = options.scale;
+    context->saved_data["soft_cap"] = options.soft_cap;
     context->set_materialize_grads(false);
     return {output.out_THD, output.lse_TH};
   }
@@ -50,11 +50,18 @@ struct IntervalAttentionFunction : torch::autograd::Function<IntervalAttentionFu
         .out_THD = DenseRows(grads[0].defined() ? grads[0] : at::zeros_like(saved[5])),
         .lse_TH = grads[1].defined() ? grads[1].contiguous() : at::Tensor()};
     const IntervalAttentionGradients result = IntervalAttentionBackward(grad, input, output);
-    return {result.q_THD, result.k_SHD, result.v_SHD, {}, {}, {}, {}};
+    return {result.q_THD, result.k_SHD, result.v_SHD, {}, {}, {}};
   }
 };
 
 }  // namespace
+
+AttentionOutput MakeOrRecall(AttentionOutput* memo, absl::FunctionRef<AttentionOutput()> make) {
+  if (memo == nullptr) return make();
+  if (!memo->out_THD.defined()) *memo = make();
+  // Autograd gives the tensors that it returns a graph, which the memo is not to hold.
+  return {.out_THD = memo->out_THD.detach(), .lse_TH = memo->lse_TH.detach()};
+}
 
 void CheckAttentionInput(const at::Tensor& q_THD, const at::Tensor& k_SHD, const at::Tensor& v_SHD,
                          const AttentionOptions& options) {
@@ -104,9 +111,8 @@ AttentionOutput IntervalAttentionWithLse(const at::Tensor& q_THD, const at::Tens
                                          const at::Tensor& v_SHD, const MaskIntervals& mask,
                                          const AttentionOptions& options) {
   CheckAttentionInput(q_THD, k_SHD, v_SHD, options);
-  const variable_list result =
-      IntervalAttentionFunction::apply(DenseRows(q_THD), DenseRows(k_SHD), DenseRows(v_SHD),
-                                       mask.lo_T, mask.hi_T, options.scale, options.soft_cap);
+  const variable_list result = IntervalAttentionFunction::apply(
+      DenseRows(q_THD), DenseRows(k_SHD), DenseRows(v_SHD), mask.lo_T, mask.hi_T, options);
   return {.out_THD = result[0], .lse_TH = result[1]};
 }
 

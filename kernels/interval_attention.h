@@ -12,6 +12,8 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+
 namespace osler {
 
 // int32 tensors of shape [T] on the device of the queries; [lo, hi) indexes the keys given; both
@@ -27,16 +29,22 @@ struct MaskIntervals {
 MaskIntervals CausalDocumentIntervals(const std::vector<int32_t>& doc_starts, int64_t length,
                                       std::optional<int64_t> window);
 
-struct AttentionOptions {
-  double scale = 1.0;  // of the scores before the softmax
-  std::optional<double> soft_cap =
-      std::nullopt;  // c > 0: scores x become c · tanh(x / c) (Gemma 2)
-};
-
 struct AttentionOutput {
   at::Tensor out_THD;  // contiguous
   at::Tensor lse_TH;   // natural log-sum-exp of each row's scores; fp64 for fp64 inputs, else fp32
 };
+
+struct AttentionOptions {
+  double scale = 1.0;  // of the scores before the softmax
+  std::optional<double> soft_cap =
+      std::nullopt;  // c > 0: scores x become c · tanh(x / c) (Gemma 2)
+  // Not owned. An empty one is filled with the output; a filled one is the output of the same
+  // inputs, made before, and is given again with a graph and without computing anything.
+  AttentionOutput* memo = nullptr;
+};
+
+// What `make` makes, or the memo.
+AttentionOutput MakeOrRecall(AttentionOutput* memo, absl::FunctionRef<AttentionOutput()> make);
 
 // out = softmax(scale · q kᵀ over each row's interval) v → [T, H, D]. Query head h uses key head h
 // / (H / K): GQA. q_THD is [T, H, D], k_SHD and v_SHD are [S, K, D] with H a multiple of K and D a

@@ -46,14 +46,21 @@ struct Activations {
 // leaves, so that gradients are taken per block with autograd::grad.
 using SlotView = std::vector<at::Tensor>;
 
+// What a recomputation need not make again: a forward pass with an empty memo fills it, one with a
+// filled memo uses it and gives the same bits.
+struct BlockMemo {
+  AttentionOutput attention;
+};
+
 // Immutable and thread-safe.
 class Block {
  public:
   virtual ~Block() = default;
   // Store indices of the parameters Forward takes, in its order.
   virtual const std::vector<int64_t>& slots() const = 0;
+  // `memo` null: everything is computed.
   virtual Activations Forward(const Activations& input, const SlotView& parameters,
-                              const SequenceInputs& inputs) const = 0;
+                              const SequenceInputs& inputs, BlockMemo* memo = nullptr) const = 0;
   virtual std::string name() const = 0;  // "embedding", "layer.3", "final_norm"
 };
 

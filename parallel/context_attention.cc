@@ -29,7 +29,9 @@ struct ContextAttentionFunction : torch::autograd::Function<ContextAttentionFunc
                             const at::Tensor& k_TKD, const at::Tensor& v_TKD,
                             const std::shared_ptr<const ContextKeys>& keys,
                             const AttentionOptions& options) {
-    const AttentionOutput output = keys->Forward({q_THD, k_TKD, v_TKD}, options);
+    const AttentionOutput output = MakeOrRecall(options.memo, [&] {
+      return keys->Forward({q_THD, k_TKD, v_TKD}, options);
+    });
     context->save_for_backward({q_THD, k_TKD, v_TKD, output.out_THD, output.lse_TH});
     context->saved_data["keys"] = c10::IValue::make_capsule(c10::make_intrusive<HeldKeys>(keys));
     context->saved_data["scale"] = options.scale;

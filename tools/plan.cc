@@ -67,10 +67,11 @@ absl::StatusOr<MeshShape> ConfiguredMesh(const config::Mesh& mesh, int gpus) {
 
 absl::Status PredictConfigured(PlanSpace& space, PlanReport& report) {
   PlanLayout layout = report.layout;
-  layout.recompute = RecomputeMode::kNone;
-  OSLER_ASSIGN_OR_RETURN(report.keeping, PredictMemory(space, layout));
-  layout.recompute = RecomputeMode::kFull;
-  OSLER_ASSIGN_OR_RETURN(report.recomputing, PredictMemory(space, layout));
+  for (const RecomputeMode recompute :
+       {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull}) {
+    layout.recompute = recompute;
+    OSLER_ASSIGN_OR_RETURN(report.memory[recompute], PredictMemory(space, layout));
+  }
   return absl::OkStatus();
 }
 

@@ -137,7 +137,7 @@ void AddVerifyCommand(CLI::App& app, Fs& fs, Action& action) {
       "code 70 when a layout differs.\n"
       "A layout is parts joined by dots: pipelineN dataN shardN contextN tensorN, zero1\n"
       "zero2 zero3 (with shard), interleaveN (with pipeline), ring gather (with context),\n"
-      "recompute.\n"
+      "recompute selective.\n"
       "Example: osler verify --model models/tiny --layouts tensor2,shard2.tensor2.zero3");
   command->add_option("--model", flags->model, "model directory; only its config.json is read")
       ->required();

@@ -13,10 +13,8 @@ bool AddsItsGradient(const at::Tensor& leaf) {
   return !leaf.is_cpu() && leaf.requires_grad() && leaf.dim() == 2;
 }
 
-}  // namespace
-
-BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Tensor& x,
-                  const SequenceInputs& inputs, Graph graph) {
+BlockRun RunWith(BlockMemo* memo, const Block& block, const ParameterStore& store,
+                 const at::Tensor& x, const SequenceInputs& inputs, Graph graph) {
   const bool parameters = graph != Graph::kNone;
   const at::AutoGradMode mode(parameters);
   BlockRun run;
@@ -27,8 +25,25 @@ BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Ten
     if (AddsItsGradient(run.leaves.back()))
       run.leaves.back().mutable_grad() = at::empty({0}, slot.local.options());
   }
-  run.out = block.Forward({run.x}, run.leaves, inputs).x_TD;
+  run.out = block.Forward({run.x}, run.leaves, inputs, memo).x_TD;
   return run;
+}
+
+}  // namespace
+
+BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Tensor& x,
+                  const SequenceInputs& inputs, Graph graph, Remember remember) {
+  if (remember == Remember::kNothing) return RunWith(nullptr, block, store, x, inputs, graph);
+  BlockMemo memo;
+  BlockRun run = RunWith(&memo, block, store, x, inputs, graph);
+  run.memo = std::move(memo);
+  return run;
+}
+
+BlockRun RunBlockAgain(const Block& block, const ParameterStore& store, BlockRun earlier,
+                       const SequenceInputs& inputs, Graph graph) {
+  const bool remembers = earlier.memo.attention.out_THD.defined();
+  return RunWith(remembers ? &earlier.memo : nullptr, block, store, earlier.x, inputs, graph);
 }
 
 BlockGradients BackwardBlock(const Block& block, BlockRun run, const at::Tensor& grad_out,

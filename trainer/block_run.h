@@ -21,12 +21,19 @@ struct BlockRun {
   at::Tensor x;  // the block's input, a leaf; undefined for the first block
   std::vector<at::Tensor> leaves;
   at::Tensor out;  // with its graph
+  BlockMemo memo;  // of the block, where one was asked for
 };
+
+enum class Remember { kNothing, kMemo };
 
 // x [T, D] (or T / tensor ranks rows). PRE: the block's parameters are in memory. Throws
 // c10::Error.
 BlockRun RunBlock(const Block& block, const ParameterStore& store, const at::Tensor& x,
-                  const SequenceInputs& inputs, Graph graph);
+                  const SequenceInputs& inputs, Graph graph,
+                  Remember remember = Remember::kNothing);
+// Again, with a graph, from the input and memo of an earlier run.
+BlockRun RunBlockAgain(const Block& block, const ParameterStore& store, BlockRun earlier,
+                       const SequenceInputs& inputs, Graph graph);
 
 struct BlockGradients {
   at::Tensor input;  // undefined where the graph was not to give it

@@ -37,6 +37,14 @@ absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) 
   return shape;
 }
 
+RecomputeMode RecomputeOf(config::Recompute setting) {
+  switch (setting) {
+    case config::FULL: return RecomputeMode::kFull;
+    case config::SELECTIVE: return RecomputeMode::kSelective;
+    default: return RecomputeMode::kNone;
+  }
+}
+
 PlaceOptions PlaceOptionsOf(const config::Train& config) {
   return {.zero = static_cast<ZeroLevel>(config.mesh().zero()),
           .chunks = config.mesh().interleave()};
@@ -45,8 +53,7 @@ PlaceOptions PlaceOptionsOf(const config::Train& config) {
 StepOptions StepOptionsOf(const config::Train& config) {
   const config::Optimizer& o = config.optimizer();
   StepOptions options;
-  options.walk.recompute =
-      config.train().recompute() == config::FULL ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.walk.recompute = RecomputeOf(config.train().recompute());
   options.walk.activations =
       config.train().offload().activations() ? ActivationPlace::kCpu : ActivationPlace::kOnDevice;
   options.micro_batch = config.train().micro_batch();

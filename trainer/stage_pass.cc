@@ -40,6 +40,16 @@ bool AnyBlockHas(const Model& model, const StagePlan& plan, int rank, int64_t sl
   return false;
 }
 
+// A run's input and memo on that device, which is no copy where they are there.
+BlockRun RecomputedFrom(const BlockRun& run, at::Device device) {
+  const auto moved = [&](const at::Tensor& x) { return x.defined() ? x.to(device) : x; };
+  const AttentionOutput& attention = run.memo.attention;
+  return {.x = moved(run.x),
+          .leaves = {},
+          .out = {},
+          .memo = {{moved(attention.out_THD), moved(attention.lse_TH)}}};
+}
+
 }  // namespace
 
 StagePass::StagePass(const WalkParts& parts, const WalkOptions& options, const PassTask& task)
@@ -156,9 +166,19 @@ void StagePass::Execute() {
   exchange_.Settle();
 }
 
-BlockRun StagePass::InputOf(const BlockRun& run) const {
-  const bool moves = options_.activations == ActivationPlace::kCpu && run.x.defined();
-  return {moves ? run.x.to(at::kCPU) : run.x, {}, {}};
+BlockRun StagePass::Parked(const BlockRun& run) const {
+  const bool moves = options_.activations == ActivationPlace::kCpu;
+  return RecomputedFrom(run, moves ? at::Device(at::kCPU) : run.out.device());
+}
+
+void StagePass::ForwardBlock(int64_t b, InFlight& flight, at::Tensor& x) {
+  const bool trains = b >= lowest_;
+  const bool remembers = trains && options_.recompute == RecomputeMode::kSelective;
+  BlockRun run = RunBlock(*parts_.model.blocks[static_cast<size_t>(b)], parts_.store, x,
+                          flight.batch.inputs, recomputes() ? Graph::kNone : GraphOf(b),
+                          remembers ? Remember::kMemo : Remember::kNothing);
+  x = run.out.detach();
+  if (trains) flight.runs[b] = recomputes() ? Parked(run) : std::move(run);
 }
 
 void StagePass::Forward(const PipelineAction& action) {
@@ -168,10 +188,7 @@ void StagePass::Forward(const PipelineAction& action) {
   const auto [begin, end] = BlocksOf(action);
   for (int64_t b = begin; b < end; ++b) {
     Enter();
-    BlockRun run = RunBlock(*parts_.model.blocks[static_cast<size_t>(b)], parts_.store, x,
-                            flight.batch.inputs, recomputes() ? Graph::kNone : GraphOf(b));
-    x = run.out.detach();
-    if (b >= lowest_) flight.runs[b] = recomputes() ? InputOf(run) : std::move(run);
+    ForwardBlock(b, flight, x);
     Leave();
   }
   if (IsLastStage(action)) {
@@ -239,8 +256,8 @@ at::Tensor StagePass::BackwardThrough(int64_t b, InFlight& flight, const at::Ten
   const Block& block = *parts_.model.blocks[static_cast<size_t>(b)];
   BlockRun run = std::move(flight.runs.extract(b).mapped());
   if (recomputes()) {
-    if (run.x.defined()) run.x = run.x.to(gradient.device());
-    run = RunBlock(block, parts_.store, run.x, flight.batch.inputs, GraphOf(b));
+    run = RunBlockAgain(block, parts_.store, RecomputedFrom(run, gradient.device()),
+                        flight.batch.inputs, GraphOf(b));
   }
   BlockGradients gradients = BackwardBlock(block, std::move(run), gradient, [this](int64_t slot) {
     return task_.gradients->Accumulator(slot);

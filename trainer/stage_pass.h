@@ -51,11 +51,12 @@ class StagePass {
   struct InFlight {
     MicroBatch batch;
     int64_t actions_left = 0;
-    std::map<int64_t, BlockRun> runs;  // by block; recomputing, x alone
+    std::map<int64_t, BlockRun> runs;  // by block; recomputing, x and memo alone
     at::Tensor gradient;               // of the last hidden state
   };
 
-  BlockRun InputOf(const BlockRun& run) const;  // all that recomputation needs of a run
+  void ForwardBlock(int64_t block, InFlight& flight, at::Tensor& x);
+  BlockRun Parked(const BlockRun& run) const;  // all that recomputation needs, where it waits
   void Forward(const PipelineAction& action);
   void Backward(const PipelineAction& action);
   void FinishForward(int64_t micro_batch, const at::Tensor& x);
@@ -67,7 +68,7 @@ class StagePass {
   StagePlan::Range BlocksOf(const PipelineAction& action) const;
   bool IsLastStage(const PipelineAction& action) const;
   Graph GraphOf(int64_t block) const;
-  bool recomputes() const { return options_.recompute == RecomputeMode::kFull; }
+  bool recomputes() const { return options_.recompute != RecomputeMode::kNone; }
 
   // A block (past the last one: the head) whose parameters are needed.
   struct Visit {

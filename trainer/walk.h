@@ -13,8 +13,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -29,11 +31,17 @@
 namespace osler {
 
 // kNone keeps every block's graph; kFull keeps every block's input and computes its forward again
-// when going back.
-enum class RecomputeMode { kNone, kFull };
+// when going back; kSelective keeps its memo, too (attention's output), and computes the rest
+// again.
+enum class RecomputeMode { kNone, kSelective, kFull };
+// As configurations write them.
+inline constexpr std::array<std::string_view, 3> kRecomputeNames{"none", "selective", "full"};
+inline std::string_view NameOf(RecomputeMode mode) {
+  return kRecomputeNames[static_cast<size_t>(mode)];
+}
 
-// Where the inputs that kFull keeps wait for their way back: on the device that made them, or
-// copied to CPU memory, which is no copy where that is the device.
+// Where what recomputation needs waits for its way back: on the device that made it, or copied to
+// CPU memory, which is no copy where that is the device.
 enum class ActivationPlace { kOnDevice, kCpu };
 
 struct WalkOptions {

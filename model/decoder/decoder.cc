@@ -54,8 +54,8 @@ class EmbeddingBlock final : public Block {
   const std::vector<int64_t>& slots() const override { return slots_; }
   std::string name() const override { return "embedding"; }
 
-  Activations Forward(const Activations&, const SlotView& parameters,
-                      const SequenceInputs& inputs) const override {
+  Activations Forward(const Activations&, const SlotView& parameters, const SequenceInputs& inputs,
+                      BlockMemo*) const override {
     const at::Tensor& weight_VD = parameters[0];
     const at::Tensor rows_TD = LookUp(weight_VD, inputs.tokens_T, inputs.tensor);
     if (!scaled_) return {rows_TD};
@@ -79,8 +79,8 @@ class FinalNormBlock final : public Block {
       : slots_{slot}, eps_(config.norm_eps), style_(config.norm_style) {}
   const std::vector<int64_t>& slots() const override { return slots_; }
   std::string name() const override { return "final_norm"; }
-  Activations Forward(const Activations& input, const SlotView& parameters,
-                      const SequenceInputs&) const override {
+  Activations Forward(const Activations& input, const SlotView& parameters, const SequenceInputs&,
+                      BlockMemo*) const override {
     return {RmsNorm(input.x_TD, parameters[0], eps_, style_)};
   }
 

@@ -45,9 +45,12 @@ DecoderLayer::DecoderLayer(int64_t index, std::vector<int64_t> slots, const Deco
 }
 
 Activations DecoderLayer::Forward(const Activations& input, const SlotView& parameters,
-                                  const SequenceInputs& inputs) const {
+                                  const SequenceInputs& inputs, BlockMemo* memo) const {
   const Parameters p(places_, parameters);
-  const at::Tensor attended = Attention(Norm(input.x_TD, p, LayerRole::kInputNorm), p, inputs);
+  const AttentionOptions options = {.scale = score_scale_,
+                                    .memo = memo == nullptr ? nullptr : &memo->attention};
+  const at::Tensor attended =
+      Attention(Norm(input.x_TD, p, LayerRole::kInputNorm), p, inputs, options);
   const AddRmsNormOutput middle = AddThenNorm(
       input.x_TD, attended, p, LayerRole::kPostAttentionNorm, LayerRole::kPreFeedForwardNorm);
   const at::Tensor fed = FeedForward(middle.normed, p, inputs);
@@ -91,15 +94,16 @@ DecoderLayer::Heads DecoderLayer::MakeHeads(const at::Tensor& x_TD, const Parame
 }
 
 at::Tensor DecoderLayer::Attention(const at::Tensor& x_TD, const Parameters& p,
-                                   const SequenceInputs& inputs) const {
+                                   const SequenceInputs& inputs,
+                                   const AttentionOptions& options) const {
   const at::Tensor all_TD = GatherTokens(inputs.tensor, x_TD);
-  const at::Tensor out_THD = Attend(MakeHeads(all_TD, p, inputs.ropes[kind_]), inputs);
+  const at::Tensor out_THD = Attend(MakeHeads(all_TD, p, inputs.ropes[kind_]), inputs, options);
   return ScatterSum(inputs.tensor,
                     Linear(out_THD.reshape({all_TD.size(0), -1}), p[LayerRole::kOutput], {}));
 }
 
-at::Tensor DecoderLayer::Attend(const Heads& heads, const SequenceInputs& inputs) const {
-  const AttentionOptions options = {.scale = score_scale_};
+at::Tensor DecoderLayer::Attend(const Heads& heads, const SequenceInputs& inputs,
+                                const AttentionOptions& options) const {
   if (inputs.context != nullptr) {
     return inputs.context->Attend(kind_, heads.q_THD, heads.keys.k_SHD, heads.keys.v_SHD, options);
   }

@@ -24,7 +24,7 @@ class DecoderLayer final : public Block {
   const std::vector<int64_t>& slots() const override { return slots_; }
   std::string name() const override { return name_; }
   Activations Forward(const Activations& input, const SlotView& parameters,
-                      const SequenceInputs& inputs) const override;
+                      const SequenceInputs& inputs, BlockMemo* memo) const override;
 
  private:
   class Parameters;
@@ -44,10 +44,11 @@ class DecoderLayer final : public Block {
                      LayerRole bias) const;
   // Queries and keys are normed and rotated: what attention, or a cache of keys, takes.
   Heads MakeHeads(const at::Tensor& x_TD, const Parameters& p, const RopeTables& tables) const;
-  at::Tensor Attention(const at::Tensor& x_TD, const Parameters& p,
-                       const SequenceInputs& inputs) const;
+  at::Tensor Attention(const at::Tensor& x_TD, const Parameters& p, const SequenceInputs& inputs,
+                       const AttentionOptions& options) const;
   // Over the keys of this pass, of the cache, or of all context ranks.
-  at::Tensor Attend(const Heads& heads, const SequenceInputs& inputs) const;
+  at::Tensor Attend(const Heads& heads, const SequenceInputs& inputs,
+                    const AttentionOptions& options) const;
   at::Tensor FeedForward(const at::Tensor& x_TD, const Parameters& p,
                          const SequenceInputs& inputs) const;
 

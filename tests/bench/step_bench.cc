@@ -2,7 +2,8 @@
 // tokens, and all that TrainStep does, without files.
 //
 //   step_bench MODEL [--sequence N] [--documents N] [--micro-batch N] [--batch N] [--steps N]
-//              [--precision fp32|bf16] [--recompute full] [--mlp-chunk N] [--cpu] [--profile]
+//              [--precision fp32|bf16] [--recompute selective|full] [--mlp-chunk N] [--cpu]
+//              [--profile]
 //
 // Prints a JSON line: median step time, tokens a second, model FLOPs (three times the forward pass,
 // attention by its mask's area) as a share of the device's peak, and the most memory tensors took.
@@ -47,7 +48,8 @@ const std::map<std::string, Shape> kShapes = {
 struct Options {
   std::string model, precision = "bf16";
   int64_t sequence = 4096, documents = 1, micro_batch = 1, batch = 1, steps = 8, mlp_chunk = 0;
-  bool recompute = false, cpu = false, profile = false;
+  bool cpu = false, profile = false;
+  RecomputeMode recompute = RecomputeMode::kNone;
 };
 
 std::string ConfigOf(const Shape& s) {
@@ -131,7 +133,7 @@ class Bench {
       }
       Fill(dtype);
       StepOptions step;
-      step.walk.recompute = options_.recompute ? RecomputeMode::kFull : RecomputeMode::kNone;
+      step.walk.recompute = options_.recompute;
       step.micro_batch = options_.micro_batch;
       step.mlp_chunk_tokens = options_.mlp_chunk;
       step.clip_norm = 1;
@@ -179,7 +181,7 @@ class Bench {
         {"documents", options_.documents},
         {"batch", options_.batch},
         {"micro_batch", options_.micro_batch},
-        {"recompute", options_.recompute},
+        {"recompute", NameOf(options_.recompute)},
         {"step_ms", 1e3 * median},
         {"fastest_ms", 1e3 * seconds.front()},
         {"tokens_per_s", tokens / median},
@@ -256,7 +258,9 @@ bool Parse(int argc, char** argv, Options& options) {
     if (flag == "--precision") {
       options.precision = value;
     } else if (flag == "--recompute") {
-      options.recompute = value == "full";
+      options.recompute = value == "full"        ? RecomputeMode::kFull
+                          : value == "selective" ? RecomputeMode::kSelective
+                                                 : RecomputeMode::kNone;
     } else if (const auto number = numbers.find(flag); number != numbers.end()) {
       *number->second = std::stoll(value);
     } else {

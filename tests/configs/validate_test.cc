@@ -89,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"train.offload={activations: true}", "no effect while train.device"},
                       Case{
                           "train={steps: 1, output: r, device: cuda, offload: {activations: true}}",
-                          "set train.recompute: full"},
+                          "set train.recompute: full or selective"},
                       Case{"checkpoint.keep_every_steps=-1", "0 to keep none"},
                       Case{"checkpoint={keep: 0, keep_every_steps: 5}", "no effect"},
                       Case{"checkpoint.most_restarts=-1", "0 for any number"},

@@ -100,6 +100,7 @@ LAYOUTS = {
     "micro 1": dict(train__micro_batch=1),
     "micro 4": dict(train__micro_batch=4),
     "recompute": dict(train__recompute="full"),
+    "recompute selectively": dict(train__recompute="selective"),
     "2 ranks": dict(ranks=2),
     "3 ranks": dict(ranks=3),
 }

@@ -52,9 +52,10 @@ def test_prints_what_a_run_needs(large):
     print(f"osler plan of a Llama 3.1 8B took {time.monotonic() - begin:.2f} s")
     [model], [flops], [epoch], [checkpoint] = (of_kind(lines, k) for k in ["model", "flops", "epoch", "checkpoint"])
     assert model["parameters"] == model["trained"] == PARAMETERS_8B
-    none, full = of_kind(lines, "memory")
-    assert none["recompute"] == "none" and none["configured"] and not full["configured"]
-    for rank in (none, full):
+    none, selective, full = of_kind(lines, "memory")
+    assert [line["recompute"] for line in (none, selective, full)] == ["none", "selective", "full"]
+    assert none["configured"] and not selective["configured"] and not full["configured"]
+    for rank in (none, selective, full):
         assert rank["peak"]["parameters"] == 2 * PARAMETERS_8B
         assert rank["peak"]["gradients"] == 4 * PARAMETERS_8B
         assert rank["peak"]["optimizer"] == 12 * PARAMETERS_8B
@@ -63,6 +64,9 @@ def test_prints_what_a_run_needs(large):
     # Kept with recomputation: the input of every block but the embedding.
     assert full["activations_of_a_micro_batch"] == 33 * 8192 * 4096 * 2
     assert none["activations_of_a_micro_batch"] > 10 * full["activations_of_a_micro_batch"]
+    # And attention's output with a log-sum-exp in fp32 for each of 32 heads, of every layer.
+    memo = 32 * 8192 * (4096 * 2 + 32 * 4)
+    assert selective["activations_of_a_micro_batch"] == full["activations_of_a_micro_batch"] + memo
     assert flops["matrices"] == 2 * 32 * LAYER_8B and flops["head"] == 2 * 128256 * 4096
     assert flops["attention"] == 32 * 4 * 4096 * (8192 + 1) / 2
     assert flops["model"] == 3 * flops["forward"] < flops["computed"]
@@ -73,11 +77,12 @@ def test_prints_what_a_run_needs(large):
         assert word in done.stderr
 
 
-def test_recomputation_changes_the_work(large):
-    _, lines = plan(large, "--set", "train.recompute=full")
+@pytest.mark.parametrize("recompute, attention", [("full", 4.5), ("selective", 3.5)])
+def test_recomputation_changes_the_work(large, recompute, attention):
+    _, lines = plan(large, "--set", f"train.recompute={recompute}")
     [flops] = of_kind(lines, "flops")
-    assert flops["computed"] == 4 * flops["matrices"] + 4.5 * flops["attention"] + 3 * flops["head"]
-    assert [line["recompute"] for line in of_kind(lines, "memory") if line["configured"]] == ["full"]
+    assert flops["computed"] == 4 * flops["matrices"] + attention * flops["attention"] + 3 * flops["head"]
+    assert [line["recompute"] for line in of_kind(lines, "memory") if line["configured"]] == [recompute]
 
 
 def test_layouts_that_fit_are_ranked(large):

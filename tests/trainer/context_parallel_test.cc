@@ -135,7 +135,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.packs = "long", .ranks = 8}, Case{.packs = "tiny", .ranks = 4},
         Case{.packs = "none", .ranks = 2},
         Case{.ranks = 4, .method = ContextMethod::kRing, .recompute = RecomputeMode::kFull},
-        Case{.config = kQwen, .ranks = 4},
+        Case{.ranks = 4, .method = ContextMethod::kRing, .recompute = RecomputeMode::kSelective},
+        Case{.ranks = 2, .recompute = RecomputeMode::kSelective}, Case{.config = kQwen, .ranks = 4},
         Case{.config = kQwen, .ranks = 2, .method = ContextMethod::kRing}));
 
 }  // namespace

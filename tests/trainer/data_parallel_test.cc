@@ -20,6 +20,7 @@ using testing::TinyCase;
 using testing::TinyGemma;
 
 constexpr WalkOptions kRecompute{.recompute = RecomputeMode::kFull};
+constexpr WalkOptions kSelective{.recompute = RecomputeMode::kSelective};
 constexpr MeshShape Data(int ranks) { return {{1, ranks, 1, 1, 1}}; }
 
 TinyCase Case() { return {.config = TinyGemma(3, /*tied_head=*/true)}; }
@@ -35,13 +36,16 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Layout{.mesh = Data(2)}, Layout{.mesh = Data(3), .micro_batch = 2},
                       Layout{.mesh = Data(4)}, Layout{.mesh = Data(8)},  // one rank has no pack
                       Layout{}, Layout{.micro_batch = 3, .walk = kRecompute},
-                      Layout{.mesh = Data(2), .micro_batch = 2, .walk = kRecompute}));
+                      Layout{.mesh = Data(2), .micro_batch = 2, .walk = kRecompute},
+                      Layout{.mesh = Data(2), .micro_batch = 2, .walk = kSelective}));
 
 TEST(RecomputeTest, SameBitsAsKeptActivations) {
   const Outcome kept = Compute(Case(), {.micro_batch = 2});
-  const Outcome again = Compute(Case(), {.micro_batch = 2, .walk = kRecompute});
-  for (const auto& [name, gradient] : kept.gradients)
-    EXPECT_TRUE(at::equal(gradient, again.gradients.at(name))) << name;
+  for (const RecomputeMode mode : {RecomputeMode::kSelective, RecomputeMode::kFull}) {
+    const Outcome again = Compute(Case(), {.micro_batch = 2, .walk = {.recompute = mode}});
+    for (const auto& [name, gradient] : kept.gradients)
+      EXPECT_TRUE(at::equal(gradient, again.gradients.at(name))) << NameOf(mode) << " " << name;
+  }
 }
 
 }  // namespace

@@ -37,10 +37,10 @@ class RecordingBlock : public Block {
   const std::vector<int64_t>& slots() const override { return inner_->slots(); }
   std::string name() const override { return inner_->name(); }
   Activations Forward(const Activations& input, const SlotView& parameters,
-                      const SequenceInputs& inputs) const override {
+                      const SequenceInputs& inputs, BlockMemo* memo) const override {
     visits_.push_back(
         {name(), at::GradMode::is_enabled(), input.x_TD.defined() && input.x_TD.requires_grad()});
-    return inner_->Forward(input, parameters, inputs);
+    return inner_->Forward(input, parameters, inputs, memo);
   }
 
  private:
@@ -115,7 +115,8 @@ TEST_P(FreezeTest, TrainedParametersHaveTheSameGradientsAndFrozenOnesNone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, FreezeTest,
-                         ::testing::Values(RecomputeMode::kNone, RecomputeMode::kFull));
+                         ::testing::Values(RecomputeMode::kNone, RecomputeMode::kSelective,
+                                           RecomputeMode::kFull));
 
 TEST(FreezeGraphTest, BlocksBelowTheLowestTrainedOneKeepNoGraph) {
   const Outcome some = WalkOnce({"model.layers.1.mlp.up_proj"}, RecomputeMode::kNone);

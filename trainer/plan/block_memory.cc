@@ -22,7 +22,8 @@ class Tape {
   int64_t live_, peak_;
 };
 
-enum class Keep { kNothing, kGraph };
+// kMemo keeps attention's output alone; kGraphAgain has it from before.
+enum class Keep { kNothing, kMemo, kGraph, kGraphAgain };
 
 // One decoder layer (model/decoder/decoder_layer.cc). Names of members are those of its tensors:
 // bytes of a value a row and column.
@@ -55,6 +56,9 @@ class Layer {
     memory.forward_graph = graph.peak();
     memory.kept = graph.live();
     memory.backward = Backward(memory.kept).peak();
+    memory.memo = q_ + lse_;
+    memory.forward_memo = Forward(Keep::kMemo).peak();
+    memory.forward_again = Forward(Keep::kGraphAgain).peak();
     memory.gradients = (shape_.matrix_elements() + shape_.vectors) * rows_.element;
     return memory;
   }
@@ -62,10 +66,10 @@ class Layer {
  private:
   // Everything but what is kept is freed where its last user is; locals when the function ends.
   Tape Forward(Keep keep) const {
-    const bool graph = keep == Keep::kGraph;
+    const bool graph = keep == Keep::kGraph || keep == Keep::kGraphAgain;
     Tape tape;
     tape.Make(own_ + norm_);  // normed
-    ForwardAttention(tape, graph);
+    ForwardAttention(tape, keep, graph);
     if (!graph || rows_.tensor) tape.Free(own_);
     if (!graph) tape.Free(norm_);
     if (shape_.output_norms) tape.Make(own_ + norm_);  // sum, of the normed output
@@ -81,17 +85,18 @@ class Layer {
   }
 
   // Leaves `attended` [own rows], and what a graph keeps.
-  void ForwardAttention(Tape& tape, bool graph) const {
+  void ForwardAttention(Tape& tape, Keep keep, bool graph) const {
     if (rows_.tensor) tape.Make(all_);
     tape.Make(2 * q_ + 2 * k_ + q_norm_ + k_norm_);  // projected, rotated
     tape.Make(k_);                                   // values
     if (!graph) tape.Free(q_norm_ + k_norm_);
     if (!graph || !shape_.head_norms) tape.Free(q_ + k_);
-    ForwardScores(tape);
-    if (!graph) tape.Free(q_ + 2 * k_ + lse_);
+    if (keep != Keep::kGraphAgain) ForwardScores(tape);
+    if (!graph) tape.Free(q_ + 2 * k_);
+    if (keep == Keep::kNothing) tape.Free(lse_);
     tape.Make(all_);
     ForwardScatter(tape);
-    if (!graph) tape.Free(q_);  // attention's output
+    if (keep == Keep::kNothing) tape.Free(q_);  // attention's output
     if (rows_.tensor && !graph) tape.Free(all_);
   }
 
@@ -270,7 +275,7 @@ BlockMemory EmbeddingMemory(int64_t width, const RowSizes& rows, int tensor_rank
   BlockMemory memory{.output = own, .kept = own};
   // Rows looked up, among zeros, summed over the ranks; or looked up and scaled.
   memory.forward = tensor_ranks > 1 ? 3 * all + 2 * own : 2 * own;
-  memory.forward_graph = memory.forward;
+  memory.forward_graph = memory.forward_memo = memory.forward_again = memory.forward;
   memory.backward = own + (tensor_ranks > 1 ? all + own : own);
   return memory;  // gradients are sparse: the rows just counted
 }
@@ -282,6 +287,8 @@ BlockMemory NormMemory(int64_t width, const RowSizes& rows) {
           .forward = own + statistic,
           .forward_graph = own + statistic,
           .backward = 2 * own + statistic,
+          .forward_memo = own + statistic,
+          .forward_again = own + statistic,
           .gradients = width * rows.element};
 }
 

@@ -31,7 +31,10 @@ struct BlockMemory {
   int64_t forward = 0;        // the most at once, without a graph
   int64_t forward_graph = 0;  // and with one
   int64_t backward = 0;       // the most at once going back, with what was kept
-  int64_t gradients = 0;      // of its parameters, as autograd hands them over
+  // What its memo holds; the most at once while that is made, without a graph; the most at once
+  // with a graph, beside the memo, which was made before.
+  int64_t memo = 0, forward_memo = 0, forward_again = 0;
+  int64_t gradients = 0;  // of its parameters, as autograd hands them over
 };
 
 BlockMemory LayerMemory(const LayerShape& shape, const RowSizes& rows);

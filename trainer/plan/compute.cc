@@ -29,9 +29,10 @@ MeanKeys FullSequenceKeys(const Model& model, int64_t sequence_length) {
 }
 
 double PlanFlops::Computed(const PlanBatch& batch, RecomputeMode recompute) const {
-  const double again = recompute == RecomputeMode::kFull ? 1 : 0;
+  const double again = recompute == RecomputeMode::kNone ? 0 : 1;
+  const double attention_again = recompute == RecomputeMode::kFull ? 1 : 0;
   const double chunked = batch.step.mlp_chunk_tokens > 0 ? gate_up : 0;
-  return (3 + again) * matrices + chunked + (3.5 + again) * attention + 3 * head;
+  return (3 + again) * matrices + chunked + (3.5 + attention_again) * attention + 3 * head;
 }
 
 absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,

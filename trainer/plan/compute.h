@@ -33,7 +33,8 @@ struct PlanFlops {
   // What the usual MFU counts: three times forward.
   double model() const { return 3 * forward(); }
   // What is computed: back takes twice the forward products of matrices and the head, 2.5 times
-  // those of attention, which makes its scores again; recomputation the layers' forward once more.
+  // those of attention, which makes its scores again; recomputation the layers' forward once more,
+  // without attention where its output is kept.
   double Computed(const PlanBatch& batch, RecomputeMode recompute) const;
 };
 absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,

@@ -44,7 +44,8 @@ std::vector<PlanLayout> VariantsOf(const MeshShape& mesh, const ModelSpec& spec)
   for (int zero = 1; zero <= levels; ++zero) {
     for (int chunk = 1; chunk <= chunks; ++chunk) {
       if (!CheckLayout(spec, mesh, chunk).ok()) continue;
-      for (const RecomputeMode recompute : {RecomputeMode::kNone, RecomputeMode::kFull})
+      for (const RecomputeMode recompute :
+           {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull})
         variants.push_back({mesh, {static_cast<ZeroLevel>(zero), chunk}, recompute});
     }
   }
@@ -100,6 +101,7 @@ std::string NameOf(const PlanLayout& layout) {
     parts.push_back(absl::StrCat("zero", static_cast<int>(layout.place.zero)));
   if (layout.place.chunks > 1) parts.push_back(absl::StrCat("interleave", layout.place.chunks));
   if (layout.recompute == RecomputeMode::kFull) parts.push_back("recompute");
+  if (layout.recompute == RecomputeMode::kSelective) parts.push_back("selective");
   return parts.empty() ? "one rank" : absl::StrJoin(parts, ".");
 }
 
@@ -110,8 +112,7 @@ std::vector<std::string> SettingsOf(const PlanLayout& layout) {
         absl::StrCat("mesh.", std::string(kAxisNames[a]), "=", layout.mesh.sizes[a]));
   settings.push_back(absl::StrCat("mesh.zero=", static_cast<int>(layout.place.zero)));
   settings.push_back(absl::StrCat("mesh.interleave=", layout.place.chunks));
-  settings.push_back(
-      absl::StrCat("train.recompute=", layout.recompute == RecomputeMode::kFull ? "full" : "none"));
+  settings.push_back(absl::StrCat("train.recompute=", std::string(NameOf(layout.recompute))));
   return settings;
 }
 

@@ -28,14 +28,14 @@ std::string MemoryTable(const PlanReport& report) {
   std::string text = fmt::format("{:<9} {:>5}", "recompute", "stage");
   for (const std::string_view name : kUseNames) text += fmt::format(" {:>11}", name);
   text += fmt::format(" {:>7} {:>7}  at\n", "process", "total");
-  for (const auto* ranks : {&report.keeping, &report.recomputing}) {
-    for (const RankMemory& rank : *ranks) {
-      text += fmt::format("{:<9} {:>5}", ranks == &report.keeping ? "none" : "full", rank.stage);
+  for (const auto& [recompute, ranks] : report.memory) {
+    for (const RankMemory& rank : ranks) {
+      text += fmt::format("{:<9} {:>5}", NameOf(recompute), rank.stage);
       for (const int64_t bytes : rank.peak)
         text += fmt::format(" {:>11.3f}", static_cast<double>(bytes) / kGib);
       text += fmt::format(" {:>7.3f} {:>7.3f}  {}{}\n", kProcessBytes / kGib,
                           static_cast<double>(rank.total()) / kGib, rank.place,
-                          ranks == &report.configured() ? " *" : "");
+                          recompute == report.layout.recompute ? " *" : "");
     }
   }
   return "memory of a rank in GiB, at the moment when it is most (* as configured)\n" + text;

@@ -1,6 +1,7 @@
 // What `osler plan` found, as a table for people and JSON lines for programs.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,7 +20,7 @@ struct PlanReport {
   int64_t steps = 0;  // train.steps
   PlanBatch batch;
   PlanLayout layout;
-  std::vector<RankMemory> keeping, recomputing;  // by stage, under train.recompute none and full
+  std::map<RecomputeMode, std::vector<RankMemory>> memory;  // by stage, under each train.recompute
   PlanFlops flops;
   PlanEpoch epoch;
   StepTime time;
@@ -27,9 +28,6 @@ struct PlanReport {
   std::optional<LayoutSearch> search;
   std::optional<int64_t> memory_limit;  // of the search: bytes of a rank
 
-  const std::vector<RankMemory>& configured() const {
-    return layout.recompute == RecomputeMode::kFull ? recomputing : keeping;
-  }
   double tokens_per_step() const;  // of full packs, unless the data says how full they are
 };
 

@@ -21,7 +21,7 @@ Json LayoutJson(const PlanLayout& layout) {
           {"tensor", layout.mesh.size(Axis::kTensor)},
           {"zero", static_cast<int>(layout.place.zero)},
           {"interleave", layout.place.chunks},
-          {"recompute", layout.recompute == RecomputeMode::kFull ? "full" : "none"}};
+          {"recompute", NameOf(layout.recompute)}};
 }
 
 Json MemoryJson(const RankMemory& rank, std::string_view recompute, bool configured) {
@@ -97,10 +97,9 @@ std::string PlanJson(const PlanReport& report) {
        {"parameters", report.parameters},
        {"trained", report.trained},
        {"layout", LayoutJson(report.layout)}});
-  for (const auto* ranks : {&report.keeping, &report.recomputing}) {
-    for (const RankMemory& rank : *ranks)
-      add(MemoryJson(rank, ranks == &report.keeping ? "none" : "full",
-                     ranks == &report.configured()));
+  for (const auto& [recompute, ranks] : report.memory) {
+    for (const RankMemory& rank : ranks)
+      add(MemoryJson(rank, NameOf(recompute), recompute == report.layout.recompute));
   }
   const PlanFlops& flops = report.flops;
   add({{"kind", "flops"},

@@ -109,14 +109,14 @@ class StageTime {
   void CountExchanges(StepTime& time) const {
     const double element = static_cast<double>(batch_.element_bytes());
     const double value = rows_ * static_cast<double>(model_.model.hidden_size) * element;
-    const double forwards = layout_.recompute == RecomputeMode::kFull ? 2 : 1;
+    const double forwards = layout_.recompute == RecomputeMode::kNone ? 1 : 2;
     const double tensor = SizeOf(Axis::kTensor), stages = SizeOf(Axis::kPipeline);
     time.bytes[static_cast<size_t>(Axis::kTensor)] =
         passes_ * (forwards + 1) * (4 * layers_ + (first_ ? 1 : 0)) * value * (tensor - 1) / tensor;
     if (stages > 1)
       time.bytes[static_cast<size_t>(Axis::kPipeline)] =
           passes_ * 2 * static_cast<double>(layout_.place.chunks) * value / tensor;
-    CountKeys(forwards, time);
+    CountKeys(layout_.recompute == RecomputeMode::kFull ? 2 : 1, time);
   }
 
   // Keys and values forward, again back, and their gradients home, which are fp32.

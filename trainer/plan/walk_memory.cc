@@ -159,13 +159,17 @@ void WalkMemory::ForwardBlock(int64_t block, InFlight& flight, Flow& x) {
   Enter();
   const BlockMemory& memory = Memory(block);
   const bool keeps = block >= lowest_, graph = keeps && !recomputes();
-  ledger_.Pass(Use::kBlock, graph ? memory.forward_graph : memory.forward);
+  const bool remembers = keeps && parts_.layout.recompute == RecomputeMode::kSelective;
+  ledger_.Pass(Use::kBlock, graph       ? memory.forward_graph
+                            : remembers ? memory.forward_memo
+                                        : memory.forward);
   int64_t& kept = flight.kept[static_cast<size_t>(block)];
   if (!x.is_kept) {
     ledger_.Remove(x.use, x.bytes);
     if (keeps) kept += x.bytes;
   }
   if (graph) kept += memory.kept;
+  if (remembers) kept += memory.memo;
   flight.all_kept += kept;
   ledger_.Add(Use::kActivations, kept);
   x = {.use = Use::kBlock, .bytes = memory.output, .is_kept = graph};
@@ -200,7 +204,9 @@ void WalkMemory::Backward(const PipelineAction& action) {
 void WalkMemory::BackwardBlock(int64_t block, InFlight& flight) {
   Enter();
   const BlockMemory& memory = Memory(block);
-  if (recomputes()) {
+  if (parts_.layout.recompute == RecomputeMode::kSelective) {
+    ledger_.Pass(Use::kBlock, std::max(memory.forward_again, memory.backward - memory.memo));
+  } else if (recomputes()) {
     ledger_.Pass(Use::kBlock, std::max(memory.forward_graph, memory.backward));
   } else {
     ledger_.Pass(Use::kBlock, memory.backward - memory.kept);
@@ -222,9 +228,8 @@ void WalkMemory::BlockDone(int64_t block, int64_t micro_batch) {
   if (parts_.slots.cuts_gradients) {
     const bool embeds = Contains(parts_.model.blocks.front()->slots(), slots.front());
     if (embeds) Accumulate(slots.front());
-    const int64_t values = embeds || block == blocks_
-                               ? 0
-                               : Sizes(block).trained_flat * parts_.batch.element_bytes();
+    const int64_t values =
+        embeds || block == blocks_ ? 0 : Sizes(block).trained_flat * parts_.batch.element_bytes();
     ledger_.Pass(Use::kReduction, values);
     ledger_.Remove(Use::kReduction, scattering_);
     for (const int64_t slot : slots) {

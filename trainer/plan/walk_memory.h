@@ -74,7 +74,7 @@ class WalkMemory {
 
   StagePlan::Range BlocksOf(const PipelineAction& action) const;
   bool IsLastStage(const PipelineAction& action) const;
-  bool recomputes() const { return parts_.layout.recompute == RecomputeMode::kFull; }
+  bool recomputes() const { return parts_.layout.recompute != RecomputeMode::kNone; }
   const BlockMemory& Memory(int64_t block) const {
     return parts_.sizes.blocks[static_cast<size_t>(block)];
   }

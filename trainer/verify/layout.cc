@@ -21,7 +21,8 @@ constexpr std::array<std::string_view, kAxes> kAxisNames{"pipeline", "data", "sh
                                                          "tensor"};
 constexpr std::string_view kGrammar =
     "a layout is parts joined by dots: pipelineN, dataN, shardN, contextN, tensorN, and zero1 to "
-    "zero3 (with shard), interleaveN (with pipeline), ring or gather (with context), recompute; "
+    "zero3 (with shard), interleaveN (with pipeline), ring or gather (with context), recompute or "
+    "selective; "
     "for "
     "example shard2.tensor2.zero3";
 
@@ -74,10 +75,12 @@ absl::Status TakePart(std::string_view text, const Part& part, VerifyLayout& lay
     return absl::OkStatus();
   }
   const bool method = part.word == "ring" || part.word == "gather";
-  if (!part.number.has_value() && (method || part.word == "recompute")) {
-    if (method)
-      layout.context_method = part.word == "ring" ? ContextMethod::kRing : ContextMethod::kGather;
-    if (part.word == "recompute") layout.recompute = true;
+  if (!part.number.has_value() && method) {
+    layout.context_method = part.word == "ring" ? ContextMethod::kRing : ContextMethod::kGather;
+    return absl::OkStatus();
+  }
+  if (!part.number.has_value() && (part.word == "recompute" || part.word == "selective")) {
+    layout.recompute = part.word == "recompute" ? RecomputeMode::kFull : RecomputeMode::kSelective;
     return absl::OkStatus();
   }
   return Wrong(text, absl::StrCat("\"", part.word, part.number.has_value() ? "N" : "",
@@ -98,6 +101,8 @@ absl::Status CheckOptions(std::string_view text, const std::set<std::string>& wo
   OSLER_RETURN_IF_ERROR(needs("gather", Axis::kContext));
   if (words.contains("ring") && words.contains("gather"))
     return Wrong(text, "ring and gather exclude each other");
+  if (words.contains("recompute") && words.contains("selective"))
+    return Wrong(text, "recompute and selective exclude each other");
   if (layout.ranks() > kMostRanks)
     return Wrong(text, absl::StrCat("needs more than ", kMostRanks, " ranks"));
   return absl::OkStatus();
@@ -114,7 +119,8 @@ std::string NameOf(const VerifyLayout& layout) {
   if (layout.interleave > 1) parts.push_back(absl::StrCat("interleave", layout.interleave));
   if (layout.context_method == ContextMethod::kRing) parts.emplace_back("ring");
   if (layout.context_method == ContextMethod::kGather) parts.emplace_back("gather");
-  if (layout.recompute) parts.emplace_back("recompute");
+  if (layout.recompute == RecomputeMode::kFull) parts.emplace_back("recompute");
+  if (layout.recompute == RecomputeMode::kSelective) parts.emplace_back("selective");
   return absl::StrJoin(parts, ".");
 }
 
@@ -163,7 +169,7 @@ std::string_view StandardVerifyLayouts() {
          "context2.ring,context2.gather,context4.ring,context4.gather,"
          "pipeline2,pipeline2.interleave2,"
          "data2.shard2.zero2,shard2.tensor2.zero3,shard2.context2.zero2,"
-         "data2.context2.tensor2,pipeline2.shard2.tensor2.zero3";
+         "context2.tensor2.selective,data2.context2.tensor2,pipeline2.shard2.tensor2.zero3";
 }
 
 }  // namespace osler

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "parallel/context_attention.h"
 #include "parallel/mesh.h"
+#include "trainer/walk.h"
 
 namespace osler {
 
@@ -17,14 +18,15 @@ struct VerifyLayout {
   int zero = 1;        // 1, 2 or 3: what is cut along the shard axis
   int interleave = 1;  // chunks of a stage of the pipeline
   ContextMethod context_method = ContextMethod::kAuto;
-  bool recompute = false;
+  RecomputeMode recompute = RecomputeMode::kNone;
 
   int ranks() const;
 };
 
 // An axis and its size (pipeline, data, shard, context, tensor), zero1 … zero3 with shard,
-// interleaveN with pipeline, ring or gather with context, and recompute. Config errors say what is
-// wrong with which part, and what is allowed.
+// interleaveN with pipeline, ring or gather with context, and recompute or selective
+// (train.recompute full and selective). Config errors say what is wrong with which part, and what
+// is allowed.
 absl::StatusOr<VerifyLayout> ParseVerifyLayout(std::string_view text);
 
 // One or more of them between commas.

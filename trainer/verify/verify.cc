@@ -57,7 +57,7 @@ class Replica {
 
 StepOptions OptionsOf(const VerifyProblem& problem, const VerifyLayout& layout) {
   StepOptions options;
-  options.walk.recompute = layout.recompute ? RecomputeMode::kFull : RecomputeMode::kNone;
+  options.walk.recompute = layout.recompute;
   options.context_method = layout.context_method;
   options.clip_norm = problem.clip_norm;
   return options;

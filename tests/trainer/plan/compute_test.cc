@@ -72,6 +72,8 @@ TEST_F(PlanTest, Flops) {
   batch_.step.mlp_chunk_tokens = 16;
   EXPECT_DOUBLE_EQ(flops.Computed(batch_, RecomputeMode::kFull),
                    4 * flops.matrices + flops.gate_up + 4.5 * flops.attention + 3 * flops.head);
+  EXPECT_DOUBLE_EQ(flops.Computed(batch_, RecomputeMode::kSelective),
+                   4 * flops.matrices + flops.gate_up + 3.5 * flops.attention + 3 * flops.head);
 }
 
 TEST_F(PlanTest, Checkpoints) {
@@ -139,12 +141,12 @@ TEST_F(PlanTest, AMemoryLimitKeepsWhatFits) {
   EXPECT_EQ(some->smallest.memory, all->smallest.memory);
 }
 
-  PlanSpace space(model_, batch_);
-  const auto search = SearchLayouts(space, Flops(), {}, 2, 1000);
-  ASSERT_THAT(search, IsOk());
-  EXPECT_TRUE(search->fitting.empty());
-  EXPECT_EQ(search->too_large(), search->tried);
-  EXPECT_GT(search->smallest.memory, 1000);
+PlanSpace space(model_, batch_);
+const auto search = SearchLayouts(space, Flops(), {}, 2, 1000);
+ASSERT_THAT(search, IsOk());
+EXPECT_TRUE(search->fitting.empty());
+EXPECT_EQ(search->too_large(), search->tried);
+EXPECT_GT(search->smallest.memory, 1000);
 }
 
 // Comparing layouts looks at some stages only: the worst is among them.

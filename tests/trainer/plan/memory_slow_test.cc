@@ -63,9 +63,7 @@ absl::StatusOr<config::Train> ConfigOf(const Case& c) {
 }
 
 PlanLayout LayoutOf(const VerifyLayout& layout) {
-  return {layout.shape,
-          {static_cast<ZeroLevel>(layout.zero), layout.interleave},
-          layout.recompute ? RecomputeMode::kFull : RecomputeMode::kNone};
+  return {layout.shape, {static_cast<ZeroLevel>(layout.zero), layout.interleave}, layout.recompute};
 }
 
 Pack FullPack(int64_t number) {
@@ -155,18 +153,34 @@ TEST_P(MemoryTest, TensorsAreAsPredicted) {
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const char* family : {"llama", "gemma3", "qwen2", "qwen3"}) {
-    for (const char* layout :
-         {"data1", "recompute", "data2", "shard2", "shard2.zero2", "shard2.zero3",
-          "shard2.zero3.recompute", "tensor2", "tensor4.recompute", "context2", "context2.ring",
-          "context2.recompute", "pipeline2", "pipeline2.interleave2.recompute", "pipeline2.tensor2",
-          "pipeline2.shard2.zero3", "data2.context2"}) {
+    for (const char* layout : {"data1",
+                               "recompute",
+                               "selective",
+                               "context2.ring.selective",
+                               "tensor2.selective",
+                               "pipeline2.selective",
+                               "data2",
+                               "shard2",
+                               "shard2.zero2",
+                               "shard2.zero3",
+                               "shard2.zero3.recompute",
+                               "tensor2",
+                               "tensor4.recompute",
+                               "context2",
+                               "context2.ring",
+                               "context2.recompute",
+                               "pipeline2",
+                               "pipeline2.interleave2.recompute",
+                               "pipeline2.tensor2",
+                               "pipeline2.shard2.zero3",
+                               "data2.context2"}) {
       cases.push_back({family, layout, {}});
     }
   }
   for (const char* setting :
        {"train.precision=bf16", "train.precision=fp64", "train.micro_batch=2",
         "train.mlp_chunk_tokens=64", "train.freeze=[\"model.layers.0.*\", \"model.embed*\"]"}) {
-    for (const char* layout : {"data1", "recompute", "shard2.zero3", "tensor2"})
+    for (const char* layout : {"data1", "recompute", "selective", "shard2.zero3", "tensor2"})
       cases.push_back({"llama", layout, {setting}});
   }
   return cases;

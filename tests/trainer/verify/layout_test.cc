@@ -26,7 +26,8 @@ TEST(VerifyLayoutTest, PartsComeInAnyOrderAndTheNameInOne) {
   EXPECT_EQ(layout->shape.size(Axis::kData), 1);
   EXPECT_EQ(layout->zero, 3);
   EXPECT_EQ(layout->interleave, 3);
-  EXPECT_TRUE(layout->recompute);
+  EXPECT_EQ(layout->recompute, RecomputeMode::kFull);
+  EXPECT_EQ(ParseVerifyLayout("selective")->recompute, RecomputeMode::kSelective);
 }
 
 TEST(VerifyLayoutTest, ContextHasTwoWays) {

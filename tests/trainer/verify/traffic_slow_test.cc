@@ -159,7 +159,8 @@ class Expectation {
   }
 
   // Forward passes of a block in a micro-batch.
-  int64_t Forwards() const { return layout_.recompute ? 2 : 1; }
+  int64_t Forwards() const { return layout_.recompute == RecomputeMode::kNone ? 1 : 2; }
+  int64_t AttentionForwards() const { return layout_.recompute == RecomputeMode::kFull ? 2 : 1; }
 
   // Rows between blocks, of one context rank.
   void CountRows(const TokenRanges& own, const std::vector<int64_t>& targets) {
@@ -192,7 +193,7 @@ class Expectation {
     const int64_t heads = std::max<int64_t>(1, problem_.spec.key_value_heads / tensor);
     const int64_t key = 2 * heads * model_.head_dim * kElement;
     // Forward passes bring keys; the backward pass brings them again and their gradients home.
-    const int64_t trips = Forwards() + 2;
+    const int64_t trips = AttentionForwards() + 2;
     for (size_t k = 0; k < masks.size(); ++k) {
       const Model::LayerKind& kind = model_.layer_kinds[k];
       const bool ring = layout_.context_method == ContextMethod::kRing && !kind.window.has_value();
