@@ -14,6 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 dir=build/bench_checkpoint setup=yes
 while [ $# -gt 0 ]; do
   case $1 in
@@ -27,10 +28,5 @@ done
 osler=${OSLER_BIN:-$repo/build/release/osler}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-if [ -e "$dir" ] && [ -n "$(ls -A "$dir")" ] && [ ! -e "$dir/.osler-bench-checkpoint" ]; then
-  echo "bench: $dir holds something else; choose another --dir" >&2; exit 2
-fi
-rm -rf "$dir"
-mkdir -p "$dir"
-touch "$dir/.osler-bench-checkpoint"
+own_directory "$dir"
 "$repo/.venv/bin/python" "$repo/scripts/bench/checkpoint.py" --dir "$dir" --osler "$osler" "$@"

@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 dir=build/bench_cpu samples=../shared/samples setup=yes
 while [ $# -gt 0 ]; do
   case $1 in
@@ -29,8 +30,7 @@ osler=${OSLER_BIN:-$repo/build/release/osler}
 python=$repo/.venv/bin/python
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-rm -rf "$dir"
-mkdir -p "$dir"
+own_directory "$dir"
 cd "$dir"
 # Both sides read the same text: what the gate let through.
 python3 "$repo/scripts/bench/make_pubmedqa.py" "$text" pubmedqa.jsonl

@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 dir=build/bench_generate setup=yes models="20M 121M"
 while [ $# -gt 0 ]; do
   case $1 in
@@ -18,8 +19,7 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$setup" ] || scripts/setup.sh release osler
 osler=${OSLER_BIN:-$repo/build/release/osler}
-rm -rf "$dir"
-mkdir -p "$dir"
+own_directory "$dir"
 for model in $models; do
   case $model in
     20M) shape="--vocab-size 12000 --hidden-size 384 --layers 7 --heads 6 --kv-heads 2 --head-dim 64 --intermediate-size 1536" ;;

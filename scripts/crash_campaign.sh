@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 
 cases= seed=1 dir=build/crash_campaign setup=yes
 while [ $# -gt 0 ]; do
@@ -27,11 +28,6 @@ done
 [ -n "$cases" ] || { echo "crash_campaign: how many cases? (see --help)" >&2; exit 2; }
 
 [ -z "$setup" ] || scripts/setup.sh release osler
-if [ -e "$dir" ] && [ -n "$(ls -A "$dir")" ] && [ ! -e "$dir/.osler-crash-campaign" ]; then
-  echo "crash_campaign: $dir holds something else; choose another --dir" >&2; exit 2
-fi
-rm -rf "$dir"
-mkdir -p "$dir"
-touch "$dir/.osler-crash-campaign"
+own_directory "$dir"
 export OSLER_BIN=${OSLER_BIN:-$repo/build/release/osler} OMP_NUM_THREADS=1
 exec "$repo/.venv/bin/python" "$repo/scripts/crash_campaign/campaign.py" --cases "$cases" --seed "$seed" --dir "$dir"

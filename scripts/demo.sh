@@ -11,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 
 dir=build/demo steps=300 setup=yes shuffle=
 while [ $# -gt 0 ]; do
@@ -31,12 +32,7 @@ python=$repo/.venv/bin/python
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-if [ -e "$dir" ] && [ -n "$(ls -A "$dir")" ] && [ ! -e "$dir/.osler-demo" ]; then
-  echo "demo: $dir holds something that is not a demo; choose another --dir" >&2; exit 2
-fi
-rm -rf "$dir"
-mkdir -p "$dir"
-touch "$dir/.osler-demo"
+own_directory "$dir"
 cd "$dir"
 began=$SECONDS
 

@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 seconds=300 every=60 dir=build/goodput setup=yes
 while [ $# -gt 0 ]; do
   case $1 in
@@ -21,11 +22,6 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ -z "$setup" ] || scripts/setup.sh release osler
-if [ -e "$dir" ] && [ -n "$(ls -A "$dir")" ] && [ ! -e "$dir/.osler-goodput" ]; then
-  echo "goodput: $dir holds something else; choose another --dir" >&2; exit 2
-fi
-rm -rf "$dir"
-mkdir -p "$dir"
-touch "$dir/.osler-goodput"
+own_directory "$dir"
 export OSLER_BIN=${OSLER_BIN:-$repo/build/release/osler}
 exec python3 "$repo/scripts/crash_campaign/goodput.py" --dir "$dir" --seconds "$seconds" --kill-every "$every"

@@ -14,6 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
+source scripts/own_directory.sh
 
 dir=build/long_context tokens=32768 steps=10 heldout=8 seed=1 setup=yes
 while [ $# -gt 0 ]; do
@@ -35,12 +36,7 @@ osler=${OSLER_BIN:-$repo/build/release/osler}
 python=$repo/.venv/bin/python
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-if [ -e "$dir" ] && [ -n "$(ls -A "$dir")" ] && [ ! -e "$dir/.osler-long-context" ]; then
-  echo "long_context: $dir holds something else; choose another --dir" >&2; exit 2
-fi
-rm -rf "$dir"
-mkdir -p "$dir"
-touch "$dir/.osler-long-context"
+own_directory "$dir"
 cd "$dir"
 two=(mpirun -q -n 2 --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
 step() { printf '\n%s\n' "$*" >&2; }

@@ -93,7 +93,8 @@ absl::StatusOr<PlanReport> MakeReport(Fs& fs, const config::Train& config, const
   PlanSpace space(model, report.batch);
   OSLER_RETURN_IF_ERROR(PredictConfigured(space, report));
   report.epoch = CountEpoch(fs, config, model);
-  OSLER_ASSIGN_OR_RETURN(report.flops, FlopsOf(model.model, model.store, report.epoch.keys));
+  OSLER_ASSIGN_OR_RETURN(report.flops, FlopsOf(model.model, model.store, report.epoch.keys,
+                                               report.epoch.target_share));
   OSLER_ASSIGN_OR_RETURN(report.time,
                          EstimateStep(space, report.layout, report.flops, flags.hardware));
   report.checkpoint = PlanCheckpoints(model, report.batch, report.layout.ranks(), flags.checkpoint);
@@ -101,7 +102,7 @@ absl::StatusOr<PlanReport> MakeReport(Fs& fs, const config::Train& config, const
   const int ranks = flags.gpus > 0 ? flags.gpus : report.layout.ranks();
   OSLER_ASSIGN_OR_RETURN(
       report.search,
-      SearchLayouts(space, report.flops, flags.hardware, ranks,
+      SearchLayouts(model, report.batch, report.flops, flags.hardware, ranks,
                     report.memory_limit.value_or(std::numeric_limits<int64_t>::max())));
   return report;
 }

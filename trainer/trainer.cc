@@ -63,8 +63,8 @@ absl::StatusOr<double> Trainer::State::ModelFlops(const std::vector<Pack>& packs
     tokens += static_cast<double>(end);
     targets += static_cast<double>(CountTargets(pack));
   }
-  OSLER_ASSIGN_OR_RETURN(PlanFlops flops, FlopsOf(model, store, DocumentKeys(model, lengths)));
-  flops.head *= tokens > 0 ? targets / tokens : 0;
+  OSLER_ASSIGN_OR_RETURN(const PlanFlops flops, FlopsOf(model, store, DocumentKeys(model, lengths),
+                                                        tokens > 0 ? targets / tokens : 0));
   return tokens * flops.model();
 }
 

@@ -34,372 +34,26 @@ where a side has no quieter one. Writes DIR/result.json after every run.
 """
 import argparse
 import json
-import mmap
 import os
 import pathlib
-import platform
-import random
-import re
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import time
+
+from checkpoint_machine import QUIET_CORES, Machine, cpu_name, environment, measure_disk, wait_for_quiet
+from checkpoint_osler import BATCH, POLL_S, SEQUENCE, make_world, run_osler, tree_size
 
 SIDES = ["osler", "osler-2", "osler-sync", "dcp", "dcp-cached", "safetensors"]
 WARMUP = 2
-QUIET_CORES = 0.1
-BLOCK = 8 << 20
-POLL_S = 0.01
-SEQUENCE, BATCH = 64, 2  # few tokens: steps of about a second, and of exactly equal work
-VOCABULARY = 8192
-
-
-def environment(threads):
-    launchers = ("OMPI_COMM", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
-    own = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
-    return own | {"OMP_NUM_THREADS": str(threads)}
-
-
-def make_world(args):
-    """A random model and shards of records as long as a sequence, so that no step has padding."""
-    draw = random.Random(7)
-    with open("records.jsonl", "w", encoding="utf-8") as out:
-        for number in range(BATCH * args.steps):
-            ids = [draw.randrange(4, VOCABULARY) for _ in range(SEQUENCE)]
-            out.write(json.dumps({"id": f"r{number}", "subject": f"s{number}", "input_ids": ids}) + "\n")
-    pathlib.Path("data.yaml").write_text("""\
-deid: {profile: safe_harbor}
-sources:
-  - {name: ids, format: tokens_jsonl, path: records.jsonl, trusted: true}
-output: {path: shards, shard_mb: 64}
-""")
-    for command in (["data", "build", "--config", "data.yaml"],
-                    ["init", "--output", "model", "--vocab-size", str(VOCABULARY), "--hidden-size", "768", "--layers",
-                     str(args.layers), "--heads", "12", "--kv-heads", "12", "--head-dim", "64", "--intermediate-size",
-                     "3072", "--seed", "1"]):
-        subprocess.run([args.osler, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def write_config(name, steps, every, mesh="", is_async=True):
-    path = pathlib.Path(f"{name}.yaml")
-    path.write_text(f"""\
-model: {{path: model}}
-data: {{train: [{{path: shards/train}}], sequence_length: {SEQUENCE}}}
-mesh: {{{mesh}}}
-train:
-  {{steps: {steps}, global_batch: {BATCH}, micro_batch: {1 if mesh else BATCH}, precision: fp32, seed: 1,
-   output: {name}, tensorboard: false}}
-optimizer: {{lr: 1.0e-5, weight_decay: 0.1, clip_norm: 1.0}}
-checkpoint: {{every_steps: {every}, keep: 1, async: {str(is_async).lower()}, most_restarts: 0}}
-""")
-    return path
-
-
-class Machine:
-    """CPU seconds of everything else, and of the host's other guests, while something runs here."""
-
-    def __enter__(self):
-        self.before = self.read()
-        return self
-
-    def __exit__(self, *_):
-        wall, busy, stolen, own = (b - a for a, b in zip(self.before, self.read()))
-        self.others, self.stolen = max(0, (busy - own) / wall), stolen / wall
-
-    @staticmethod
-    def read():
-        with open("/proc/stat") as file:
-            user, nice, system, _, _, irq, softirq, steal = (int(x) for x in file.readline().split()[1:9])
-        ticks = os.sysconf("SC_CLK_TCK")
-        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        own = sum(one.ru_utime + one.ru_stime for one in usage)
-        return time.monotonic(), (user + nice + system + irq + softirq) / ticks, steal / ticks, own
-
-
-def wait_for_quiet(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with Machine() as machine:
-            time.sleep(2)
-        if machine.others < QUIET_CORES:
-            return
-
-
-def measure_disk(size):
-    """A new file of so many bytes, synced; then one more past the page cache, where the file system can."""
-    block = mmap.mmap(-1, BLOCK)  # aligned, as O_DIRECT wants it
-    block[:] = os.urandom(BLOCK)
-    size -= size % mmap.PAGESIZE
-
-    def write(flags):
-        begin = time.monotonic()
-        fd = os.open("disk.bin", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o644)
-        try:
-            for offset in range(0, size, BLOCK):
-                os.write(fd, memoryview(block)[:size - offset])
-            copied = time.monotonic()
-            os.fsync(fd)
-            return copied - begin, time.monotonic() - begin
-        finally:
-            os.close(fd)
-            os.unlink("disk.bin")
-
-    copied, seconds = write(0)
-    measured = {"copy_s": copied, "seconds": seconds, "mb_per_s": size / seconds / 1e6}
-    try:
-        measured["direct_mb_per_s"] = size / write(os.O_DIRECT)[1] / 1e6
-    except OSError:
-        measured["direct_mb_per_s"] = float("nan")
-    return measured
-
-
-# --- Osler, watched from outside
-
-
-def descendants(pid):
-    found = [pid]
-    for parent in found:
-        for path in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in path.read_text().split()]
-            except OSError:
-                pass  # it has ended
-    return found
-
-
-def saver_threads(pids):
-    """(thread, CPU s, s it waited for a core) of the threads that save: of lower priority than their process."""
-    found = []
-    for pid in pids:
-        try:
-            threads = os.listdir(f"/proc/{pid}/task")
-            nice = os.getpriority(os.PRIO_PROCESS, pid)
-        except OSError:
-            continue
-        for thread in threads:
-            try:
-                if os.getpriority(os.PRIO_PROCESS, int(thread)) > nice:
-                    cpu, wait, _ = pathlib.Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()
-                    found.append((thread, int(cpu) / 1e9, int(wait) / 1e9))
-            except OSError:
-                pass
-    return found
-
-
-def tree_size(path):
-    try:
-        return sum(entry.stat().st_size for entry in os.scandir(path))
-    except OSError:
-        return 0
-
-
-class Watch:
-    """Steps and saves of a run of Osler."""
-
-    def __init__(self, process, run):
-        self.process, self.run = process, run
-        self.steps, self.lines, self.saves = [], [], []
-        self.offset, self.save, self.pids = 0, None, []
-
-    def __call__(self):
-        while self.process.poll() is None:
-            self.look(time.monotonic())
-            time.sleep(POLL_S)
-        self.look(time.monotonic())
-        return self
-
-    def look(self, now):
-        metrics, checkpoints = self.run / "log/metrics.jsonl", self.run / "checkpoints"
-        if metrics.exists():
-            data = metrics.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            for line in map(json.loads, data[self.offset:whole].splitlines()):
-                self.lines.append(line)
-                self.steps.append((now - line["tokens"] / line["tokens_per_s"], now))
-            self.offset = max(self.offset, whole)
-        names = os.listdir(checkpoints) if checkpoints.exists() else []
-        temporary = [name for name in names if re.fullmatch(r"step-\d+\.tmp-\d+", name)]
-        if temporary and (self.save is None or self.save["name"] != temporary[0]):
-            self.end_save(now)
-            step = int(temporary[0].split(".")[0].removeprefix("step-"))
-            self.save = {"name": temporary[0], "step": step, "begin": now, "grown": 0, "copy_s": 0, "last": now,
-                         "threads": {}}
-            self.pids = descendants(self.process.pid)
-        if self.save is not None:
-            self.look_at_save(now, checkpoints, set(names))
-
-    def look_at_save(self, now, checkpoints, names):
-        save = self.save
-        if save["name"] in names:
-            size = tree_size(checkpoints / save["name"])
-            if size > save["grown"]:
-                save["copy_s"] += now - save["last"]
-                save["grown"] = size
-            save["last"] = now
-        elif "durable" not in save and (checkpoints / "latest").exists() \
-                and (checkpoints / "latest").read_text() == f"step-{save['step']}\n":
-            save["durable"] = now
-        threads = saver_threads(self.pids)
-        for thread, cpu, wait in threads:
-            save["threads"][thread] = (cpu, wait)
-        if "durable" in save and not threads:
-            self.end_save(now)
-
-    def end_save(self, now):
-        if self.save is None:
-            return
-        save, self.save = self.save, None
-        save["cpu_s"] = sum(cpu for cpu, _ in save["threads"].values())
-        save["core_wait_s"] = sum(wait for _, wait in save.pop("threads").values())
-        save["gone"] = now
-        self.saves.append(save)
-
-
-def run_osler(args, name, steps, every, ranks=1, is_async=True):
-    """Its steps and saves; the last save, which training waits for, apart."""
-    run = pathlib.Path(name)
-    shutil.rmtree(run, ignore_errors=True)
-    config = write_config(name, steps, every, "shard: 2, zero: 3" if ranks == 2 else "", is_async)
-    launcher = ["mpirun", "-q", "-n", "2", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle",
-                "1"] if ranks == 2 else []
-    with open(f"{name}.log", "w") as log:
-        process = subprocess.Popen([*launcher, args.osler, "train", "--config", str(config)], stdout=log, stderr=log,
-                                   stdin=subprocess.DEVNULL, env=environment(max(1, args.threads // ranks)))
-        watch = Watch(process, run)()
-    watch.end_save(time.monotonic())
-    if process.returncode != 0 or len(watch.lines) != steps:
-        sys.exit(f"bench: {name} ended with {process.returncode}:\n{pathlib.Path(f'{name}.log').read_text()[-2000:]}")
-    # A save's blocked time is in the line of the step after it.
-    blocked = {line["step"] - 1: line["blocked_ms"] for line in watch.lines if line["blocked_ms"] > 0}
-    for save in watch.saves:
-        save["blocked_ms"] = blocked.get(save["step"])
-        save["seconds"] = save.get("durable", save["gone"]) - save["begin"]
-    inside = [save for save in watch.saves if save["step"] < steps]
-    return {"steps": watch.steps, "saves": inside, "last_save": watch.saves[-1],
-            "memory_mib": watch.lines[-1]["memory_mib"]}
-
-
-# --- The peers, each in a process of its own: checkpoint.py --peer NAME
-
-
-def load_state(checkpoint):
-    from safetensors.torch import load_file
-    state = {}
-    for file in sorted(pathlib.Path(checkpoint).glob("*.safetensors")):
-        group = file.name.split(".")[0]
-        for key, value in load_file(file).items():
-            state[f"{group}/{key}"] = value.clone()  # not a view of a mapped file
-    return state
-
-
-class Loop:
-    """Steps of training on the state itself: products of the weight matrices for as many tokens, then fused AdamW."""
-
-    def __init__(self, state):
-        import torch
-        weights, moments = ({key.removeprefix(group): value for key, value in state.items() if key.startswith(group)}
-                            for group in ("weights/", "optimizer/"))
-        self.parameters = [torch.nn.Parameter(weight) for weight in weights.values()]
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-5, weight_decay=0.1, fused=True)
-        for parameter, name in zip(self.parameters, weights):
-            self.optimizer.state[parameter] = {"step": torch.tensor(1.0), "exp_avg": moments[f"{name}.exp_avg"],
-                                               "exp_avg_sq": moments[f"{name}.exp_avg_sq"]}
-        self.inputs = {}
-        for parameter in self.parameters:
-            if parameter.dim() == 2:
-                for width in parameter.shape:
-                    self.inputs.setdefault(width, torch.randn(SEQUENCE * BATCH, width) * 1e-2)
-
-    def step(self):
-        import torch
-        with torch.no_grad():
-            for weight in self.parameters:
-                if weight.dim() == 2:
-                    rows, columns = weight.shape
-                    self.inputs[columns] @ weight.T
-                    self.inputs[rows] @ weight
-                    torch.mm(self.inputs[rows].T, self.inputs[columns], out=weight.grad)
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimizer.step()
-
-
-def peer_dcp(state, steps, every, cached):
-    import torch
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.staging import BlockingAsyncStager
-    stager = None
-    if cached:
-        stager = BlockingAsyncStager(cache_staged_state_dict=True)
-        # Left to itself it would pin this memory, which needs CUDA.
-        stager.state_dict_cache = {key: torch.empty_like(value) for key, value in state.items()}
-    loop, times, saves, future = Loop(state), [], [], None
-
-    def ended(_):  # called by the saving thread
-        saves[-1] |= {"durable": time.monotonic(), "gone": time.monotonic(), "cpu_s": time.thread_time()}
-        with open("/proc/thread-self/schedstat") as file:
-            saves[-1]["core_wait_s"] = int(file.read().split()[1]) / 1e9
-
-    for step in range(1, steps + 1):
-        begin = time.monotonic()
-        loop.step()
-        times.append((begin, time.monotonic()))
-        if future is not None and future.done():
-            future.result()
-            for old in saves[:-1]:  # as Osler does with keep: 1
-                shutil.rmtree(old["path"], ignore_errors=True)
-        if step % every == 0 and step < steps:
-            begin = time.monotonic()
-            if future is not None:
-                future.result()
-            saves.append({"path": f"peer/step-{step}", "step": step, "begin": begin})
-            future = dcp.async_save(state, checkpoint_id=saves[-1]["path"], async_stager=stager)
-            saves[-1]["blocked_ms"] = (time.monotonic() - begin) * 1e3
-            future.add_done_callback(ended)
-    future.result()
-    while "core_wait_s" not in saves[-1]:
-        time.sleep(POLL_S)
-    return times, saves
-
-
-def peer_safetensors(state):
-    from safetensors.torch import save_file
-    saves = []
-    for number in range(1, 4):
-        begin, path = time.monotonic(), f"peer/{number}.safetensors"
-        cpu = time.process_time()
-        save_file(state, path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        end = time.monotonic()
-        saves.append({"step": number, "begin": begin, "durable": end, "gone": end, "blocked_ms": (end - begin) * 1e3,
-                      "cpu_s": time.process_time() - cpu, "core_wait_s": 0})
-        os.unlink(path)
-    return [], saves
-
-
-def peer_main(args):
-    import torch
-    torch.set_num_threads(args.threads)
-    state = load_state(args.state)
-    if args.peer == "safetensors":
-        steps, saves = peer_safetensors(state)
-    else:
-        steps, saves = peer_dcp(state, args.steps, args.every, args.peer == "dcp-cached")
-    for save in saves:
-        save["seconds"] = save["durable"] - save["begin"]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    json.dump({"steps": steps, "saves": saves, "memory_mib": memory}, sys.stdout)
+PEERS = str(pathlib.Path(__file__).with_name("checkpoint_peers.py").resolve())
 
 
 def run_peer(args, side):
     shutil.rmtree("peer", ignore_errors=True)
     os.mkdir("peer")
-    command = [sys.executable, __file__, "--peer", side, "--state", args.state, "--dir", ".", "--osler", args.osler,
-               "--steps", str(args.steps), "--every", str(args.every), "--threads", str(args.threads)]
+    command = [sys.executable, PEERS, side, "--state", args.state, "--steps", str(args.steps), "--every",
+               str(args.every), "--tokens", str(SEQUENCE * BATCH), "--threads", str(args.threads)]
     with open(f"{side}.log", "w") as log:
         ended = subprocess.run(command, env=environment(args.threads), stdout=subprocess.PIPE, stderr=log,
                                stdin=subprocess.DEVNULL, text=True)
@@ -407,9 +61,6 @@ def run_peer(args, side):
         sys.exit(f"bench: {side} ended with {ended.returncode}:\n{pathlib.Path(f'{side}.log').read_text()[-2000:]}")
     shutil.rmtree("peer")
     return json.loads(ended.stdout)
-
-
-# --- Figures
 
 
 def slowdown(run):
@@ -464,11 +115,6 @@ def table(summary):
     rows += [[side] + [form.format(row[key]) if key in row else "-" for _, key, form in columns]
              for side, row in summary.items()]
     print("\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]))
-
-
-def cpu_name():
-    names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def run_side(args, side):
@@ -553,15 +199,10 @@ def main():
     parser.add_argument("--layers", type=int, default=12, help="of the model: 9.4M parameters each, and 6M")
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peer", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--state", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.steps <= args.every + WARMUP:
         parser.error("--steps must leave steps before and after a save")
-    if args.peer:
-        peer_main(args)
-    else:
-        bench(args)
+    bench(args)
 
 
 if __name__ == "__main__":

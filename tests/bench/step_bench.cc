@@ -117,7 +117,7 @@ class Bench {
     plan_.model = plan_.spec.build(plan_.store);
     OSLER_ASSIGN_OR_RETURN(
         flops_, FlopsOf(plan_.model, plan_.store,
-                        FullSequenceKeys(plan_.model, options_.sequence / options_.documents)));
+                        FullSequenceKeys(plan_.model, options_.sequence / options_.documents), 1));
     world_ = MakeSingleCommunicator();
     OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create({}, *world_));
     mesh_ = std::make_unique<Mesh>(std::move(mesh));

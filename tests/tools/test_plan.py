@@ -147,6 +147,7 @@ def test_an_epoch_is_counted_where_lengths_are_known(small):
     kinds = config["layer_types"]
     keys = kinds.count("sliding_attention") * local + kinds.count("full_attention") * whole
     assert flops["attention"] == pytest.approx(4 * 64 * keys)
+    assert epoch["target_share"] == 39 / 40 and flops["head"] == pytest.approx(2 * 131 * 64 * 39 / 40)
     assert "7.5 steps" in done.stderr
 
 

@@ -36,7 +36,7 @@ double PlanFlops::Computed(const PlanBatch& batch, RecomputeMode recompute) cons
 }
 
 absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,
-                                  const MeanKeys& keys) {
+                                  const MeanKeys& keys, double target_share) {
   PlanFlops flops;
   LayerShape shape;
   for (const auto& block : model.blocks) {
@@ -50,7 +50,7 @@ absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& stor
     flops.attention += 4 * static_cast<double>(shape.query) * keys[k] *
                        static_cast<double>(model.layer_kinds[k].layers);
   }
-  flops.head = 2 * static_cast<double>(HeadCost(model, store));
+  flops.head = 2 * static_cast<double>(HeadCost(model, store)) * target_share;
   return flops;
 }
 

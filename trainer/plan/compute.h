@@ -22,12 +22,12 @@ MeanKeys DocumentKeys(const Model& model, const std::vector<int64_t>& lengths);
 // Of documents that fill a sequence: the most that there can be.
 MeanKeys FullSequenceKeys(const Model& model, int64_t sequence_length);
 
-// Of one token, forward. A product of n multiply-adds counts 2 n.
+// Of a mean token, forward. A product of n multiply-adds counts 2 n.
 struct PlanFlops {
   double matrices = 0;   // of all layers
   double gate_up = 0;    // of these: the MLPs' first two, computed again with mlp_chunk_tokens
   double attention = 0;  // scores and sums: 4 · heads · head width · keys seen, over all layers
-  double head = 0;       // where the token has a target
+  double head = 0;       // of the tokens with a target
 
   double forward() const { return matrices + attention + head; }
   // What the usual MFU counts: three times forward.
@@ -37,7 +37,8 @@ struct PlanFlops {
   // without attention where its output is kept.
   double Computed(const PlanBatch& batch, RecomputeMode recompute) const;
 };
+// `target_share`: of the tokens, those with a target.
 absl::StatusOr<PlanFlops> FlopsOf(const Model& model, const ParameterStore& store,
-                                  const MeanKeys& keys);
+                                  const MeanKeys& keys, double target_share);
 
 }  // namespace osler

@@ -1,5 +1,6 @@
 #include "trainer/plan/epoch.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -61,6 +62,17 @@ absl::Status FindAllLengths(Fs& fs, const config::Train& config, const ModelSpec
   return absl::OkStatus();
 }
 
+// A piece's first token is no target: nothing stands before it.
+int64_t TargetsOf(const Piece& piece, const std::vector<Source>& sources) {
+  const RecordLength& record =
+      sources[static_cast<size_t>(piece.source)].lengths[static_cast<size_t>(piece.record)];
+  if (record.last_target == 0) return 0;
+  const int64_t first = std::max<int64_t>(record.first_target, piece.begin + int64_t{1});
+  const int64_t last =
+      std::min<int64_t>(record.last_target, piece.begin + piece.length - int64_t{1});
+  return std::max<int64_t>(0, last - first + 1);
+}
+
 // Walks the packs of the first epoch.
 absl::Status CountPacks(const config::Train& config, const std::vector<Source>& sources,
                         const Model& model, PlanEpoch& epoch) {
@@ -68,17 +80,19 @@ absl::Status CountPacks(const config::Train& config, const std::vector<Source>& 
   for (const Source& source : sources)
     planned.push_back({&source.lengths, source.shards->digest(), source.weight});
   OSLER_ASSIGN_OR_RETURN(const auto plan, Plan::Create(std::move(planned), PlanOptionsOf(config)));
-  int64_t packs = 0, tokens = 0;
+  int64_t packs = 0, tokens = 0, targets = 0;
   std::vector<int64_t> seen(model.layer_kinds.size());
   for (; plan->Position().epoch == 0; ++packs) {
     for (const Piece& piece : plan->Next()) {
       tokens += piece.length;
+      targets += TargetsOf(piece, sources);
       for (size_t k = 0; k < seen.size(); ++k)
         seen[k] += KeysSeen(piece.length, model.layer_kinds[k].window);
     }
   }
   epoch.packs = packs;
   epoch.tokens = tokens;
+  epoch.target_share = static_cast<double>(targets) / static_cast<double>(tokens);
   for (size_t k = 0; k < seen.size(); ++k)
     epoch.keys[k] = static_cast<double>(seen[k]) / static_cast<double>(tokens);
   return absl::OkStatus();

@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
+#include <iterator>
+#include <limits>
 #include <string_view>
+#include <thread>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +21,7 @@ namespace {
 constexpr std::array<std::string_view, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
                                                          "tensor"};
 constexpr int64_t kLeastTokens = 64;  // of a context rank: rows are filled up to as many
+constexpr size_t kMostThreads = 16;
 
 // Calls visit for every mesh of that many ranks.
 void ForEachMesh(int ranks, absl::FunctionRef<void(const MeshShape&)> visit) {
@@ -44,13 +49,45 @@ std::vector<PlanLayout> VariantsOf(const MeshShape& mesh, const ModelSpec& spec)
   for (int zero = 1; zero <= levels; ++zero) {
     for (int chunk = 1; chunk <= chunks; ++chunk) {
       if (!CheckLayout(spec, mesh, chunk).ok()) continue;
-      for (const RecomputeMode recompute :
-           {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull})
-        variants.push_back({mesh, {static_cast<ZeroLevel>(zero), chunk}, recompute});
+      variants.push_back({mesh, {static_cast<ZeroLevel>(zero), chunk}});
     }
   }
   return variants;
 }
+
+std::vector<PlanLayout> LayoutsOf(const ModelSpec& spec, const PlanBatch& batch, int ranks) {
+  const int64_t tokens = batch.step.micro_batch * batch.sequence_length;
+  std::vector<PlanLayout> layouts;
+  ForEachMesh(ranks, [&](const MeshShape& mesh) {
+    const int context = mesh.size(Axis::kContext);
+    if (context > 1 && tokens / context < kLeastTokens) return;
+    for (const PlanLayout& layout : VariantsOf(mesh, spec)) layouts.push_back(layout);
+  });
+  return layouts;
+}
+
+// With the least recomputation that fits into `memory`, and then with its time; else with the one
+// that needs least. Those that surely need more than `most` are not rehearsed, and count as needing
+// the most that there is.
+absl::StatusOr<RankedLayout> Rank(PlanSpace& space, PlanLayout layout, const PlanFlops& flops,
+                                  const PlanHardware& hardware, int64_t memory, int64_t most) {
+  RankedLayout best{layout, std::numeric_limits<int64_t>::max(), {}};
+  OSLER_ASSIGN_OR_RETURN(const int64_t least, LeastMemory(space, layout));
+  if (least > most) return best;
+  for (const RecomputeMode recompute :
+       {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull}) {
+    layout.recompute = recompute;
+    OSLER_ASSIGN_OR_RETURN(const auto ranks, PredictMemory(space, layout, StageChoice::kWorst));
+    const int64_t needed = WorstRank(ranks).total();
+    if (needed < best.memory) best = {layout, needed, {}};
+    if (best.memory > memory) continue;
+    OSLER_ASSIGN_OR_RETURN(best.time, EstimateStep(space, layout, flops, hardware));
+    break;
+  }
+  return best;
+}
+
+bool NeedsLess(const RankedLayout& a, const RankedLayout& b) { return a.memory < b.memory; }
 
 bool IsFaster(const RankedLayout& a, const RankedLayout& b) {
   const double x = a.time.total_s(), y = b.time.total_s();
@@ -59,34 +96,37 @@ bool IsFaster(const RankedLayout& a, const RankedLayout& b) {
 
 }  // namespace
 
-absl::StatusOr<LayoutSearch> SearchLayouts(PlanSpace& space, const PlanFlops& flops,
-                                           const PlanHardware& hardware, int ranks,
-                                           int64_t memory) {
-  std::vector<PlanLayout> layouts;
-  ForEachMesh(ranks, [&](const MeshShape& mesh) {
-    const int64_t tokens = space.batch().step.micro_batch * space.batch().sequence_length;
-    if (tokens / mesh.size(Axis::kContext) < kLeastTokens && mesh.size(Axis::kContext) > 1) return;
-    for (const PlanLayout& layout : VariantsOf(mesh, space.model().spec)) layouts.push_back(layout);
-  });
-  LayoutSearch search;
-  for (const PlanLayout& layout : layouts) {
-    OSLER_ASSIGN_OR_RETURN(const int64_t least, LeastMemory(space, layout));
-    if (search.tried > 0 && least > std::max(memory, search.smallest.memory)) {
-      ++search.tried;
-      continue;
-    }
-    OSLER_ASSIGN_OR_RETURN(const auto rank_memory,
-                           PredictMemory(space, layout, StageChoice::kWorst));
-    RankedLayout one{layout, WorstRank(rank_memory).total(), {}};
-    if (search.tried++ == 0 || one.memory < search.smallest.memory) search.smallest = one;
-    if (one.memory > memory) continue;
-    OSLER_ASSIGN_OR_RETURN(one.time, EstimateStep(space, layout, flops, hardware));
-    search.fitting.push_back(one);
-  }
-  if (search.tried == 0) {
+absl::StatusOr<LayoutSearch> SearchLayouts(const PlanModel& model, const PlanBatch& batch,
+                                           const PlanFlops& flops, const PlanHardware& hardware,
+                                           int ranks, int64_t memory) {
+  const std::vector<PlanLayout> layouts = LayoutsOf(model.spec, batch, ranks);
+  if (layouts.empty()) {
     return ConfigError(
         absl::StrCat("--gpus ", ranks, ": this model has no layout of so many ranks"));
   }
+  std::vector<RankedLayout> ranked(layouts.size());
+  const size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, kMostThreads);
+  std::vector<std::future<absl::Status>> shares;
+  for (size_t t = 0; t < threads; ++t) {
+    shares.push_back(std::async(std::launch::async, [&, t]() -> absl::Status {
+      PlanSpace space(model, batch);
+      int64_t smallest = std::numeric_limits<int64_t>::max();
+      for (size_t i = t; i < layouts.size(); i += threads) {
+        OSLER_ASSIGN_OR_RETURN(ranked[i], Rank(space, layouts[i], flops, hardware, memory,
+                                               std::max(memory, smallest)));
+        smallest = std::min(smallest, ranked[i].memory);
+      }
+      return absl::OkStatus();
+    }));
+  }
+  absl::Status status;
+  for (auto& share : shares) status.Update(share.get());
+  OSLER_RETURN_IF_ERROR(status);
+  LayoutSearch search;
+  search.tried = std::ssize(layouts);
+  search.smallest = *std::min_element(ranked.begin(), ranked.end(), NeedsLess);
+  std::copy_if(ranked.begin(), ranked.end(), std::back_inserter(search.fitting),
+               [&](const RankedLayout& one) { return one.memory <= memory; });
   std::stable_sort(search.fitting.begin(), search.fitting.end(), IsFaster);
   return search;
 }

@@ -24,10 +24,12 @@ struct LayoutSearch {
 };
 
 // Every way to write `ranks` as a product of the five axes that CheckLayout accepts, with each ZeRO
-// level, one or two chunks a stage, and with and without recomputation. `memory`: bytes of a rank.
-// Config error when the model allows no layout of that many ranks.
-absl::StatusOr<LayoutSearch> SearchLayouts(PlanSpace& space, const PlanFlops& flops,
-                                           const PlanHardware& hardware, int ranks, int64_t memory);
+// level and one or two chunks a stage, each with the least recomputation that fits. `memory`: bytes
+// of a rank. Config error when the model allows no layout of that many ranks. Compared by as many
+// threads as there are cores; the result does not depend on them.
+absl::StatusOr<LayoutSearch> SearchLayouts(const PlanModel& model, const PlanBatch& batch,
+                                           const PlanFlops& flops, const PlanHardware& hardware,
+                                           int ranks, int64_t memory);
 
 // As `osler verify` writes it: "pipeline2.shard4.zero3.recompute"; "one rank".
 std::string NameOf(const PlanLayout& layout);

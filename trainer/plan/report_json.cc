@@ -62,12 +62,13 @@ Json TimeJson(const StepTime& time, double tokens) {
 
 Json EpochJson(const PlanReport& report) {
   const PlanEpoch& epoch = report.epoch;
-  Json line{{"kind", "epoch"},   {"records", nullptr}, {"packs", nullptr},
-            {"tokens", nullptr}, {"steps", nullptr},   {"note", epoch.note}};
+  Json line{{"kind", "epoch"},  {"records", nullptr},      {"packs", nullptr},  {"tokens", nullptr},
+            {"steps", nullptr}, {"target_share", nullptr}, {"note", epoch.note}};
   if (epoch.records) line["records"] = *epoch.records;
   if (!epoch.packs) return line;
   line["packs"] = *epoch.packs;
   line["tokens"] = *epoch.tokens;
+  line["target_share"] = epoch.target_share;
   line["steps"] =
       static_cast<double>(*epoch.packs) / static_cast<double>(report.batch.global_batch);
   return line;

@@ -229,9 +229,12 @@ absl::StatusOr<const MicroBatchSizes*> PlanSpace::MicroBatch(const PlanLayout& l
 absl::StatusOr<int64_t> PlanSpace::StagedBytes(const PlanLayout& layout, int stage) {
   const MeshShape& mesh = layout.mesh;
   const int ranks = mesh.size(Axis::kData) * mesh.size(Axis::kContext);
-  const std::array key{mesh.size(Axis::kTensor), mesh.size(Axis::kShard),
-                       mesh.size(Axis::kPipeline), layout.place.chunks,
-                       ranks, stage};
+  const std::array key{mesh.size(Axis::kTensor),
+                       mesh.size(Axis::kShard),
+                       mesh.size(Axis::kPipeline),
+                       layout.place.chunks,
+                       ranks,
+                       stage};
   if (const auto found = staged_.find(key); found != staged_.end()) return found->second;
   OSLER_ASSIGN_OR_RETURN(const SlotSizes* slots, Slots(layout));
   const std::vector<int64_t>& written = Stages(layout).written[static_cast<size_t>(stage)];

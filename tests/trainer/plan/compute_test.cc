@@ -2,9 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "configs/config.h"
 #include "tests/testing/matchers.h"
@@ -44,7 +48,7 @@ class PlanTest : public ::testing::Test {
   }
 
   PlanFlops Flops() {
-    const auto flops = FlopsOf(model_.model, model_.store, FullSequenceKeys(model_.model, 64));
+    const auto flops = FlopsOf(model_.model, model_.store, FullSequenceKeys(model_.model, 64), 1);
     EXPECT_THAT(flops, IsOk());
     return *flops;
   }
@@ -91,7 +95,7 @@ TEST_F(PlanTest, Checkpoints) {
 
 TEST_F(PlanTest, LayoutsAreThoseThatTheModelAllows) {
   PlanSpace space(model_, batch_);
-  const auto search = SearchLayouts(space, Flops(), {}, 8, int64_t{1} << 40);
+  const auto search = SearchLayouts(model_, batch_, Flops(), {}, 8, int64_t{1} << 40);
   ASSERT_THAT(search, IsOk());
   std::set<std::string> names;
   for (const RankedLayout& one : search->fitting) {
@@ -102,7 +106,7 @@ TEST_F(PlanTest, LayoutsAreThoseThatTheModelAllows) {
   }
   EXPECT_EQ(names.size(), search->fitting.size());
   EXPECT_TRUE(names.contains("data8"));
-  EXPECT_TRUE(names.contains("pipeline2.shard2.tensor2.zero3.interleave2.recompute"));
+  EXPECT_TRUE(names.contains("pipeline2.shard2.tensor2.zero3.interleave2"));
   EXPECT_FALSE(names.contains("tensor8"));    // four heads
   EXPECT_FALSE(names.contains("pipeline8"));  // four layers
   EXPECT_FALSE(names.contains("context8"));   // of 64 tokens
@@ -113,7 +117,7 @@ TEST_F(PlanTest, NoLayoutNeedsLessThanTheLeast) {
   for (const StagedCopy staged : {StagedCopy::kNever, StagedCopy::kAtTheEnd, StagedCopy::kKept}) {
     batch_.staged = staged;
     PlanSpace space(model_, batch_);
-    const auto search = SearchLayouts(space, Flops(), {}, 8, int64_t{1} << 40);
+    const auto search = SearchLayouts(model_, batch_, Flops(), {}, 8, int64_t{1} << 40);
     ASSERT_THAT(search, IsOk());
     for (const RankedLayout& one : search->fitting) {
       const auto least = LeastMemory(space, one.layout);
@@ -124,29 +128,56 @@ TEST_F(PlanTest, NoLayoutNeedsLessThanTheLeast) {
   }
 }
 
+// Under a limit between what the layouts need, each is there with the least recomputation that
+// fits, or not at all.
 TEST_F(PlanTest, AMemoryLimitKeepsWhatFits) {
   PlanSpace space(model_, batch_);
-  const auto all = SearchLayouts(space, Flops(), {}, 8, int64_t{1} << 40);
+  const auto needs = [&](PlanLayout layout, RecomputeMode recompute) {
+    layout.recompute = recompute;
+    const auto ranks = PredictMemory(space, layout, StageChoice::kWorst);
+    EXPECT_THAT(ranks, IsOk());
+    return WorstRank(*ranks).total();
+  };
+  const auto all = SearchLayouts(model_, batch_, Flops(), {}, 8, int64_t{1} << 40);
   ASSERT_THAT(all, IsOk());
-  const int64_t limit = all->fitting[all->fitting.size() / 2].memory;
-  std::vector<std::string> expected, found;
+  int64_t lowest = all->smallest.memory, highest = 0;
   for (const RankedLayout& one : all->fitting) {
-    if (one.memory <= limit) expected.push_back(NameOf(one.layout));
+    lowest = std::min(lowest, needs(one.layout, RecomputeMode::kFull));
+    highest = std::max(highest, one.memory);
   }
-  const auto some = SearchLayouts(space, Flops(), {}, 8, limit);
-  ASSERT_THAT(some, IsOk());
-  for (const RankedLayout& one : some->fitting) found.push_back(NameOf(one.layout));
-  EXPECT_EQ(found, expected);
-  EXPECT_EQ(some->tried, all->tried);
-  EXPECT_EQ(some->smallest.memory, all->smallest.memory);
+  std::map<RecomputeMode, int> seen;
+  for (int part = 1; part < 10; ++part) {
+    const int64_t limit = lowest + (highest - lowest) * part / 10;
+    const auto some = SearchLayouts(model_, batch_, Flops(), {}, 8, limit);
+    ASSERT_THAT(some, IsOk());
+    EXPECT_EQ(some->tried, all->tried);
+    std::map<std::string, RankedLayout> found;
+    for (RankedLayout one : some->fitting) {
+      ++seen[std::exchange(one.layout.recompute, RecomputeMode::kNone)];
+      found[NameOf(one.layout)] = one;
+    }
+    for (const RankedLayout& one : all->fitting) {
+      std::optional<int64_t> expected;
+      for (const RecomputeMode mode :
+           {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull}) {
+        const int64_t needed = needs(one.layout, mode);
+        if (needed <= limit && !expected.has_value()) expected = needed;
+      }
+      ASSERT_EQ(found.contains(NameOf(one.layout)), expected.has_value()) << NameOf(one.layout);
+      if (expected.has_value()) {
+        EXPECT_EQ(found[NameOf(one.layout)].memory, *expected) << NameOf(one.layout);
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), 3u);
 }
 
-PlanSpace space(model_, batch_);
-const auto search = SearchLayouts(space, Flops(), {}, 2, 1000);
-ASSERT_THAT(search, IsOk());
-EXPECT_TRUE(search->fitting.empty());
-EXPECT_EQ(search->too_large(), search->tried);
-EXPECT_GT(search->smallest.memory, 1000);
+TEST_F(PlanTest, NothingFits) {
+  const auto search = SearchLayouts(model_, batch_, Flops(), {}, 2, 1000);
+  ASSERT_THAT(search, IsOk());
+  EXPECT_TRUE(search->fitting.empty());
+  EXPECT_EQ(search->too_large(), search->tried);
+  EXPECT_GT(search->smallest.memory, 1000);
 }
 
 // Comparing layouts looks at some stages only: the worst is among them.
