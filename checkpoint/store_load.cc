@@ -203,10 +203,9 @@ absl::StatusOr<std::optional<int64_t>> CheckpointStore::NewestGood(
     }
   }
   if (refused.empty()) return std::nullopt;
-  return CheckpointError(fmt::format(
-      "{}: no checkpoint is usable: {}; to begin again from step 0, move this directory "
-      "away",
-      directory_, absl::StrJoin(refused, "; ")));
+  return CheckpointError(
+      fmt::format("no checkpoint is usable: {}; to begin again from step 0, move {} away",
+                  absl::StrJoin(refused, "; "), directory_));
 }
 
 }  // namespace osler

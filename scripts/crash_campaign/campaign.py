@@ -33,6 +33,7 @@ class Campaign:
         self.histogram = collections.Counter()
         self.clock_library = surroundings.build_clock_jump(directory)
         self.disk_of = {}  # of a case's directory, while it has one of its own
+        self.said_of = {}  # of a case: what starting again is to say
         runs.make_world(directory, runs.tiny_records(), runs.TINY)
 
     def reference(self, layout):
@@ -132,19 +133,27 @@ class Campaign:
         return run, None
 
     def damaged(self, config, layout, victim, how):
-        """A kill, and then a torn or flipped file of the newest checkpoint."""
-        run, _ = self.failpoint(config, layout, 0, "backward")
-        steps = sorted((config.parent / config.stem / "checkpoints").glob("step-*"), key=lambda p: p.name)
-        steps = [p for p in steps if p.name[5:].isdigit()]
-        if steps:
-            file = self.draw.choice(sorted(p for p in steps[-1].iterdir()))
-            content = bytearray(file.read_bytes())
-            if how == "torn":
-                file.write_bytes(content[:self.draw.randrange(len(content))])
-            elif content:
-                content[self.draw.randrange(len(content))] ^= 1 << self.draw.randrange(8)
-                file.write_bytes(content)
-        return run, None
+        """A kill just after the first to fourth checkpoint, and then a torn or flipped file of the newest."""
+        run, phase = self.failpoint(config, layout, victim, "latest")
+        checkpoints = config.parent / config.stem / "checkpoints"
+        steps = sorted(p for p in checkpoints.glob("step-*") if p.name[5:].isdigit())
+        file = self.draw.choice(sorted(steps[-1].iterdir()))
+        content = bytearray(file.read_bytes())
+        if how == "torn":
+            content = content[:self.draw.randrange(len(content))]
+        else:
+            content[self.draw.randrange(len(content))] ^= 1 << self.draw.randrange(8)
+        file.write_bytes(content)
+        said = f"{steps[-1].name} is damaged: {file.name}"
+        if len(steps) > 1:
+            self.said_of[config.stem] = said
+            return run, phase
+        # There is none before it, which no run gets over by itself: people move it away.
+        refused = runs.Run(config, layout)
+        assert set(refused.wait()) == {5}, refused.errors
+        assert all("no checkpoint is usable" in error and said in error for error in refused.errors), refused.errors
+        shutil.rmtree(checkpoints)
+        return run, phase
 
     def case(self, number, kind, argument):
         multiple = [name for name, (ranks, _) in runs.LAYOUTS.items() if ranks > 1]
@@ -163,15 +172,17 @@ class Campaign:
             assert all(code in (0, 4, 5) for code in codes), (codes, run.errors)
         if phase:
             self.histogram[phase] += 1
+        runs.assert_nothing_left(run, config)
         again = runs.Run(config, layout)
         assert set(again.wait()) == {0}, again.errors
+        assert self.said_of.get(name, "") in again.errors[0], again.errors
+        runs.assert_nothing_left(again, config)
         self.check(name, layout)
         self.release(name)
         for path in (self.directory / name, config, config.with_suffix(".trace")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return {"case": number, "kind": kind, "argument": argument, "layout": layout, "victim": victim, "codes": codes,
                 "phase": phase}
-
 
     def release(self, name):
         if disk := self.disk_of.pop(name, None):

@@ -105,6 +105,21 @@ class Run:
                 process.communicate()
 
 
+def assert_nothing_left(run, config):
+    """No process that was given this configuration, nobody who listens on the run's port."""
+    left = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            given = config.name.encode() in path.read_bytes().split(b"\0")
+            if given and (path.parent / "cwd").resolve() == config.parent:
+                left.append(int(path.parent.name))
+        except OSError:
+            pass  # it has ended
+    assert not left, f"processes {left} are left"
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", run.port)) != 0, f"port {run.port} is still open"
+
+
 def wait_until(holds, seconds=60):
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
