@@ -8,6 +8,7 @@
 // Prints a JSON line: median step time, tokens a second, model FLOPs (three times the forward pass,
 // attention by its mask's area) as a share of the device's peak, and the most memory tensors took.
 // --profile then prints what one step's kernels cost, by name.
+#include <ATen/Context.h>
 #include <ATen/ops/normal.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
@@ -147,6 +148,7 @@ class Bench {
   }
 
   void Fill(at::ScalarType dtype) {
+    at::manual_seed(1);
     for (size_t i = 0; i < plan_.store.slots().size(); ++i) {
       const auto index = static_cast<int64_t>(i);
       plan_.store.Allocate(index, dtype);
