@@ -41,8 +41,8 @@ import statistics
 import subprocess
 import sys
 
-from checkpoint_machine import QUIET_CORES, Machine, cpu_name, environment, measure_disk, wait_for_quiet
-from checkpoint_osler import BATCH, POLL_S, SEQUENCE, make_world, run_osler, tree_size
+from checkpoint_machine import POLL_S, QUIET_CORES, Machine, cpu_name, environment, measure_disk, wait_for_quiet
+from checkpoint_osler import BATCH, SEQUENCE, make_world, run_osler, tree_size
 
 SIDES = ["osler", "osler-2", "osler-sync", "dcp", "dcp-cached", "safetensors"]
 WARMUP = 2

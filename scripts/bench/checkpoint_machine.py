@@ -7,6 +7,7 @@ import resource
 import time
 
 QUIET_CORES = 0.1
+POLL_S = 0.01  # how often all sides look whether a save has ended
 BLOCK = 8 << 20
 
 

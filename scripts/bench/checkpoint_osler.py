@@ -9,9 +9,8 @@ import subprocess
 import sys
 import time
 
-from checkpoint_machine import environment
+from checkpoint_machine import POLL_S, environment
 
-POLL_S = 0.01
 SEQUENCE, BATCH = 64, 2  # few tokens: steps of about a second, and of exactly equal work
 VOCABULARY = 8192
 

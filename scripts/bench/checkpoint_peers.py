@@ -17,7 +17,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
-POLL_S = 0.01
+from checkpoint_machine import POLL_S
 
 
 def load_state(checkpoint):
