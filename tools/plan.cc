@@ -67,8 +67,7 @@ absl::StatusOr<MeshShape> ConfiguredMesh(const config::Mesh& mesh, int gpus) {
 
 absl::Status PredictConfigured(PlanSpace& space, PlanReport& report) {
   PlanLayout layout = report.layout;
-  for (const RecomputeMode recompute :
-       {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull}) {
+  for (const RecomputeMode recompute : kRecomputeModes) {
     layout.recompute = recompute;
     OSLER_ASSIGN_OR_RETURN(report.memory[recompute], PredictMemory(space, layout));
   }

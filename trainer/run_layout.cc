@@ -15,6 +15,14 @@ ContextMethod MethodOf(config::ContextMethod method) {
   return ContextMethod::kAuto;
 }
 
+RecomputeMode RecomputeOf(config::Recompute setting) {
+  switch (setting) {
+    case config::FULL: return RecomputeMode::kFull;
+    case config::SELECTIVE: return RecomputeMode::kSelective;
+    default: return RecomputeMode::kNone;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) {
@@ -35,14 +43,6 @@ absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size) 
   }
   shape.sizes[static_cast<size_t>(Axis::kData)] = static_cast<int>(world_size / others);
   return shape;
-}
-
-RecomputeMode RecomputeOf(config::Recompute setting) {
-  switch (setting) {
-    case config::FULL: return RecomputeMode::kFull;
-    case config::SELECTIVE: return RecomputeMode::kSelective;
-    default: return RecomputeMode::kNone;
-  }
 }
 
 PlaceOptions PlaceOptionsOf(const config::Train& config) {

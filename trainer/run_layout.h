@@ -16,7 +16,6 @@ namespace osler {
 absl::StatusOr<MeshShape> MeshShapeOf(const config::Mesh& mesh, int world_size);
 
 PlaceOptions PlaceOptionsOf(const config::Train& config);
-RecomputeMode RecomputeOf(config::Recompute setting);
 StepOptions StepOptionsOf(const config::Train& config);
 at::ScalarType DtypeOf(config::Precision precision);  // of parameters and activations
 PlanOptions PlanOptionsOf(const config::Train& config);

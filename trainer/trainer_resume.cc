@@ -1,4 +1,3 @@
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"

@@ -74,8 +74,7 @@ absl::StatusOr<RankedLayout> Rank(PlanSpace& space, PlanLayout layout, const Pla
   RankedLayout best{layout, std::numeric_limits<int64_t>::max(), {}};
   OSLER_ASSIGN_OR_RETURN(const int64_t least, LeastMemory(space, layout));
   if (least > most) return best;
-  for (const RecomputeMode recompute :
-       {RecomputeMode::kNone, RecomputeMode::kSelective, RecomputeMode::kFull}) {
+  for (const RecomputeMode recompute : kRecomputeModes) {
     layout.recompute = recompute;
     OSLER_ASSIGN_OR_RETURN(const auto ranks, PredictMemory(space, layout, StageChoice::kWorst));
     const int64_t needed = WorstRank(ranks).total();

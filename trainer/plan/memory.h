@@ -4,6 +4,7 @@
 // assumptions. Nothing is allocated; thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,6 +34,10 @@ struct PlanModel {
 };
 // Config errors as `osler train` has them.
 absl::StatusOr<PlanModel> MakePlanModel(const config::Train& config, ModelSpec spec);
+
+// In the order of the work that they add.
+inline constexpr std::array kRecomputeModes{RecomputeMode::kNone, RecomputeMode::kSelective,
+                                            RecomputeMode::kFull};
 
 // How a run is laid out.
 struct PlanLayout {

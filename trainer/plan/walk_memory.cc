@@ -159,17 +159,17 @@ void WalkMemory::ForwardBlock(int64_t block, InFlight& flight, Flow& x) {
   Enter();
   const BlockMemory& memory = Memory(block);
   const bool keeps = block >= lowest_, graph = keeps && !recomputes();
-  const bool remembers = keeps && parts_.layout.recompute == RecomputeMode::kSelective;
-  ledger_.Pass(Use::kBlock, graph       ? memory.forward_graph
-                            : remembers ? memory.forward_memo
-                                        : memory.forward);
+  const bool keeps_memo = keeps && remembers();
+  ledger_.Pass(Use::kBlock, graph        ? memory.forward_graph
+                            : keeps_memo ? memory.forward_memo
+                                         : memory.forward);
   int64_t& kept = flight.kept[static_cast<size_t>(block)];
   if (!x.is_kept) {
     ledger_.Remove(x.use, x.bytes);
     if (keeps) kept += x.bytes;
   }
   if (graph) kept += memory.kept;
-  if (remembers) kept += memory.memo;
+  if (keeps_memo) kept += memory.memo;
   flight.all_kept += kept;
   ledger_.Add(Use::kActivations, kept);
   x = {.use = Use::kBlock, .bytes = memory.output, .is_kept = graph};
@@ -204,7 +204,7 @@ void WalkMemory::Backward(const PipelineAction& action) {
 void WalkMemory::BackwardBlock(int64_t block, InFlight& flight) {
   Enter();
   const BlockMemory& memory = Memory(block);
-  if (parts_.layout.recompute == RecomputeMode::kSelective) {
+  if (remembers()) {
     ledger_.Pass(Use::kBlock, std::max(memory.forward_again, memory.backward - memory.memo));
   } else if (recomputes()) {
     ledger_.Pass(Use::kBlock, std::max(memory.forward_graph, memory.backward));

@@ -75,6 +75,7 @@ class WalkMemory {
   StagePlan::Range BlocksOf(const PipelineAction& action) const;
   bool IsLastStage(const PipelineAction& action) const;
   bool recomputes() const { return parts_.layout.recompute != RecomputeMode::kNone; }
+  bool remembers() const { return parts_.layout.recompute == RecomputeMode::kSelective; }
   const BlockMemory& Memory(int64_t block) const {
     return parts_.sizes.blocks[static_cast<size_t>(block)];
   }
