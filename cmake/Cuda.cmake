@@ -52,6 +52,14 @@ function(osler_cuda_kernels)
   add_library(osler_cuda SHARED $<TARGET_OBJECTS:osler_cuda_objects>)
   set_target_properties(osler_cuda PROPERTIES LINKER_LANGUAGE CUDA CUDA_RUNTIME_LIBRARY Static
                                               LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+  # The attention kernels with delays at random (kernels/cuda/delay.cuh), for tests/cuda on a GPU.
+  list(FILTER sources EXCLUDE REGEX "/rows/")
+  add_library(osler_cuda_delays SHARED EXCLUDE_FROM_ALL ${sources})
+  target_include_directories(osler_cuda_delays PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(osler_cuda_delays PRIVATE OSLER_CUDA_DELAYS)
+  target_compile_options(osler_cuda_delays PRIVATE -O3 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra)
+  set_target_properties(osler_cuda_delays PROPERTIES LINKER_LANGUAGE CUDA CUDA_RUNTIME_LIBRARY Static
+                                                     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
   add_library(osler_cuda_archive STATIC $<TARGET_OBJECTS:osler_cuda_objects>)
   target_link_libraries(osler_cuda_kernels INTERFACE osler_cuda_archive CUDA::cudart_static)
 endfunction()

@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -33,11 +34,6 @@ int64_t BytesOf(const std::vector<at::Tensor>& tensors) {
   int64_t bytes = 0;
   for (const at::Tensor& x : tensors) bytes += static_cast<int64_t>(x.nbytes());
   return bytes;
-}
-
-bool HasPeer(CollectiveKind kind) {
-  return kind == CollectiveKind::kBroadcast || kind == CollectiveKind::kSend ||
-         kind == CollectiveKind::kReceive;
 }
 
 constexpr int64_t kWord = sizeof(int64_t);
@@ -83,6 +79,10 @@ std::string_view NameOf(CollectiveKind kind) {
     case CollectiveKind::kBarrier: return "barrier";
   }
   return "unknown collective";
+}
+
+bool IsTransfer(CollectiveKind kind) {
+  return kind == CollectiveKind::kSend || kind == CollectiveKind::kReceive;
 }
 
 Handle Communicator::AllReduce(at::Tensor x, ReduceOp op, std::string_view what) {
@@ -141,9 +141,7 @@ Handle Communicator::Run(Collective collective) {
       collective.receive[0].copy_(collective.tensors[0]);
     return Handle();
   }
-  const bool pair =
-      collective.kind == CollectiveKind::kSend || collective.kind == CollectiveKind::kReceive;
-  if (!pair) ++sequence_;
+  if (!IsTransfer(collective.kind)) ++sequence_;
   const int64_t bytes = BytesOf(collective.tensors) + BytesOf(collective.receive);
   const bool may_be_empty = collective.kind == CollectiveKind::kBarrier ||
                             collective.kind == CollectiveKind::kAllToAll;  // here, not elsewhere
@@ -162,11 +160,14 @@ void Communicator::Check(const Collective& collective) const {
     }
   }
   const std::string_view name = NameOf(collective.kind);
-  if (HasPeer(collective.kind)) {
-    TORCH_CHECK(collective.peer >= 0 && collective.peer < size(), "a ", name, " with rank ",
-                collective.peer, " of a group of ", size());
-    TORCH_CHECK(collective.kind == CollectiveKind::kBroadcast || collective.peer != rank(), "a ",
-                name, " with itself");
+  const int peer = collective.peer;
+  TORCH_CHECK(peer >= 0 && peer < size(), "a ", name, " with rank ", peer, " of a group of ",
+              size());
+  if (IsTransfer(collective.kind)) {
+    const int distance = std::abs(peer - rank());
+    TORCH_CHECK(distance != 0, "a ", name, " with itself");
+    TORCH_CHECK(distance == 1 || distance == size() - 1, "a ", name, " of rank ", rank(),
+                " with rank ", peer, " of ", size(), ", which is no neighbour");
   }
   if (collective.kind == CollectiveKind::kAllGather ||
       collective.kind == CollectiveKind::kReduceScatter) {

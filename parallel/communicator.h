@@ -4,7 +4,9 @@
 // while the caller computes; thread ranks: as their peers come). Collectives of one group start in
 // the same order on all its ranks, with equal shapes and dtypes; different groups are independent
 // of each other, so no order among groups can deadlock as long as what must overlap is started
-// before it is waited for. The tensors may not be touched between start and Wait.
+// before it is waited for. The tensors may not be touched between start and Wait. On a GPU Wait
+// orders the device's work and not the host's: what the host reads after it may be of a collective
+// that failed, unless ThrowIfFailed, called after reading, returns.
 //
 // Values are combined in rank order, the same bits on every rank and back-end (NCCL excepted);
 // tensors are contiguous CPU ones of fp32, fp64, int64, or bf16 (reduced in fp32, rounded once). An
@@ -43,6 +45,7 @@ enum class CollectiveKind {
   kBarrier,
 };
 std::string_view NameOf(CollectiveKind kind);  // "all-reduce"
+bool IsTransfer(CollectiveKind kind);
 
 // A collective as one rank calls it.
 struct Collective {
@@ -106,10 +109,14 @@ class Communicator {
   // counts agree pairwise, may differ between pairs and be zero; the own part is copied.
   [[nodiscard]] Handle AllToAll(std::vector<at::Tensor> send, std::vector<at::Tensor> receive,
                                 std::string_view what = {});
-  // Point to point, apart from the order of the group's collectives; a pair's transfers arrive in
-  // the order sent. A Send may complete only when its receiver has come: start both, then Wait.
+  // Point to point between neighbours, r and r ± 1 around the end, apart from the order of the
+  // group's collectives; what one rank sends to another arrives in the order sent. A Send may
+  // complete only when its receiver has come: start both, then Wait.
   [[nodiscard]] Handle Send(at::Tensor x, int to, std::string_view what = {});
   [[nodiscard]] Handle Receive(at::Tensor x, int from, std::string_view what = {});
+  // Before a group's first Send or Receive. Collective, blocking: neighbours that would otherwise
+  // have to meet at their first transfer (GPUs) meet here.
+  virtual void PrepareTransfers() {}
   [[nodiscard]] Handle Barrier();
 
   // All of the above end here: checks, counts, records and starts the collective.
@@ -127,6 +134,10 @@ class Communicator {
   // From any thread: every wait of this rank, in this group and all those split from the same
   // world, throws a DistError with `reason` from now on.
   virtual void Abort(const std::string& /*reason*/) {}
+
+  // Throws the DistError of the first failure that waits have not told, in any group of the world
+  // (GPUs; elsewhere Wait tells).
+  virtual void ThrowIfFailed() const {}
 
   const std::string& name() const { return name_; }
   Traffic traffic() const { return {bytes_sent(), collectives_.load(std::memory_order_relaxed)}; }

@@ -1,6 +1,7 @@
 #include "parallel/flight_recorder.h"
 
 #include <chrono>
+#include <utility>
 
 namespace osler {
 namespace {
@@ -26,7 +27,14 @@ std::string FlightRecorder::block() const {
 uint64_t FlightRecorder::Start(std::string_view group, std::string_view operation,
                                std::string_view what, int64_t bytes) {
   const std::lock_guard lock(mutex_);
-  Entry& entry = ring_[started_ % kCapacity];
+  // One that goes gives its strings' memory to the one that comes.
+  Entry reused;
+  while (entries_.size() >= kMostEntries ||
+         (entries_.size() >= kCapacity && entries_.front().finished)) {
+    reused = std::move(entries_.front());
+    entries_.pop_front();
+  }
+  Entry& entry = entries_.emplace_back(std::move(reused));
   entry.number = ++started_;
   entry.group.assign(group);
   entry.operation.assign(operation);
@@ -40,16 +48,13 @@ uint64_t FlightRecorder::Start(std::string_view group, std::string_view operatio
 
 void FlightRecorder::Finish(uint64_t number) {
   const std::lock_guard lock(mutex_);
-  Entry& entry = ring_[(number - 1) % kCapacity];
-  if (entry.number == number) entry.finished = true;  // else 64 others have started since
+  const uint64_t oldest = started_ - entries_.size() + 1;
+  if (number >= oldest) entries_[number - oldest].finished = true;  // else it is forgotten
 }
 
 std::vector<FlightRecorder::Entry> FlightRecorder::Entries() const {
   const std::lock_guard lock(mutex_);
-  std::vector<Entry> entries;
-  const uint64_t first = started_ > kCapacity ? started_ - kCapacity : 0;
-  for (uint64_t n = first; n < started_; ++n) entries.push_back(ring_[n % kCapacity]);
-  return entries;
+  return {entries_.begin(), entries_.end()};
 }
 
 std::optional<FlightRecorder::Entry> FlightRecorder::LastCompleted() const {

@@ -1,9 +1,10 @@
 // The last collectives of one rank over all its groups, for last words: what it did, and what it
-// waits in. A ring of 64 entries. Thread-safe.
+// waits in. The last 64, and those before them from the oldest that is not finished on: a device
+// is often given much more than that before it has done anything. Thread-safe.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@ namespace osler {
 class FlightRecorder {
  public:
   static constexpr size_t kCapacity = 64;
+  static constexpr size_t kMostEntries = 4096;  // unfinished or not
 
   struct Entry {
     uint64_t number = 0;          // counts the rank's collectives from 1
@@ -36,17 +38,17 @@ class FlightRecorder {
                  int64_t bytes);
   void Finish(uint64_t number);
 
-  // The finished one that started last; none yet, or none among the last 64: nullopt.
+  // The finished one that started last; none that is kept: nullopt.
   std::optional<Entry> LastCompleted() const;
   // Started and not finished, oldest first.
   std::vector<Entry> Pending() const;
-  // All that the ring holds, oldest first.
+  // All that is kept, oldest first.
   std::vector<Entry> Entries() const;
 
  private:
   mutable std::mutex mutex_;
-  std::array<Entry, kCapacity> ring_;
-  uint64_t started_ = 0;  // entry n lies at (n − 1) % kCapacity
+  std::deque<Entry> entries_;  // numbered without gaps
+  uint64_t started_ = 0;
   std::string block_;
   double epoch_;
 };

@@ -15,6 +15,9 @@ namespace {
 constexpr std::array<const char*, kAxes> kNames{"pipeline", "data", "shard", "context", "tensor"};
 constexpr auto kDataAxis = static_cast<size_t>(Axis::kData);
 
+// Stages hand on what they computed, rings their keys.
+bool Transfers(Axis axis) { return axis == Axis::kPipeline || axis == Axis::kContext; }
+
 std::string Describe(const MeshShape& shape) {
   std::vector<std::string> parts;
   for (size_t a = 0; a < kAxes; ++a) {
@@ -67,6 +70,7 @@ absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world,
       const int coordinate = world.rank() % block / stride;
       Communicator& all = devices == nullptr ? world : *devices;
       mesh.axes_[a] = all.Split(world.rank() - coordinate * stride, coordinate, kNames[a]);
+      if (Transfers(static_cast<Axis>(a))) mesh.axes_[a]->PrepareTransfers();
     }
     return absl::OkStatus();
   }));

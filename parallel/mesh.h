@@ -31,6 +31,10 @@ class Mesh {
   Mesh(Mesh&&) = default;
   Communicator& comm(Axis axis) const { return *axes_[static_cast<size_t>(axis)]; }
   Communicator& world() const { return *world_; }
+  // What a host has read of a device's tensors holds only if this returns (Communicator).
+  void ThrowIfFailed() const {
+    for (const auto& axis : axes_) axis->ThrowIfFailed();
+  }
   const MeshShape& shape() const { return shape_; }
   // Where this rank stands on the axis: its rank in the axis' group.
   int coordinate(Axis axis) const { return comm(axis).rank(); }

@@ -24,9 +24,10 @@ class RankExit {
   ~RankExit();
   RankExit(const RankExit&) = delete;
 
-  // The main thread's last call. Returns `status` after an orderly end: it is OK, or an error that
-  // all ranks agree on. After any other failure of one rank among several this ends the process,
-  // without finalising MPI, so that a launcher ends the rest.
+  // The main thread's last call, or another's in place of it where it is held for ever. Returns
+  // `status` after an orderly end: it is OK, or an error that all ranks agree on. After any other
+  // failure of one rank among several this ends the process, without finalising MPI, so that a
+  // launcher ends the rest.
   absl::Status Finish(const absl::Status& status);
 
  private:

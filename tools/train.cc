@@ -43,6 +43,7 @@ struct TrainFlags {
 struct Start {
   LaunchInfo launch;
   int64_t profile_step = 0;
+  RankExit* exit = nullptr;  // not owned; null where there is no run that could have one
 };
 
 // Under ZeRO 3 memory is what one saves.
@@ -115,6 +116,15 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
   return options;
 }
 
+NcclOptions OptionsOf(const config::Communication& communication, RankExit* exit) {
+  NcclOptions options;
+  options.timeout = OptionsOf(communication).timeout;
+  options.stuck = [exit](const absl::Status& status) {
+    if (exit != nullptr) (void)exit->Finish(status);
+  };
+  return options;
+}
+
 absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const Start& start,
                          Communicator& world) {
   const LaunchInfo& launch = start.launch;
@@ -124,7 +134,7 @@ absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const Start& start
   std::unique_ptr<Communicator> nccl;  // between devices; the CPU's tensors go over `world`
   if (world.size() > 1 && !device.device.is_cpu()) {
     OSLER_ASSIGN_OR_RETURN(
-        nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication())));
+        nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication(), start.exit)));
   }
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world, nccl.get()));
   OSLER_ASSIGN_OR_RETURN(
@@ -160,9 +170,10 @@ absl::Status Train(Fs& fs, const TrainFlags& flags) {
       config.ok() ? config->communication() : config::Communication();
   OSLER_ASSIGN_OR_RETURN(World world,
                          ConnectWorld(launch, TimesOf(communication), OptionsOf(communication)));
-  const Start start{launch, flags.profile_step};
+  Start start{launch, flags.profile_step};
   if (!config.ok()) return TrainTogether(fs, config, start, world);
   RankExit exit(fs, world, config->train().output());
+  start.exit = &exit;
   return exit.Finish(TrainTogether(fs, config, start, world));
 }
 

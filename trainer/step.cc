@@ -89,7 +89,10 @@ LossSum TrainStep::WalkMicroBatches(std::span<const Pack> packs, const StepPlan&
 }
 
 std::vector<LossSum> TrainStep::Evaluate(std::span<const Pack> packs, int64_t passes) {
-  return walk_.Evaluate(passes, [&](int64_t m) { return MicroBatchOf(packs, m, 1); });
+  std::vector<LossSum> losses =
+      walk_.Evaluate(passes, [&](int64_t m) { return MicroBatchOf(packs, m, 1); });
+  mesh_.ThrowIfFailed();
+  return losses;
 }
 
 absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> packs,
@@ -107,6 +110,7 @@ absl::StatusOr<StepResult> TrainStep::ComputeGradients(std::span<const Pack> pac
     SumLosses(mesh_, loss);
     result.loss = loss.item<double>() / static_cast<double>(std::max<int64_t>(plan.targets, 1));
     result.grad_norm = gradients_.GlobalNorm();
+    mesh_.ThrowIfFailed();
     return absl::OkStatus();
   }));
   return result;

@@ -2,6 +2,8 @@
 
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 
@@ -23,6 +25,12 @@ constexpr int kLeastCapability = 80;  // bf16 matrix units
 
 const c10::impl::DeviceGuardImplInterface& Guard() {
   return *c10::impl::getDeviceGuardImpl(at::kCUDA);
+}
+
+// What copies to the device run in, beside those that compute.
+c10::Stream CopyStream(at::Device device) {
+  static const c10::Stream stream = Guard().getStreamFromGlobalPool(device);  // a process has one
+  return stream;
 }
 
 // Dense bf16 products of the SXM forms, where a name does not say more.
@@ -101,7 +109,19 @@ void* CudaStreamOf(const at::Tensor& x) { return Guard().getStream(x.device()).n
 
 at::Tensor ToDevice(const at::Tensor& on_cpu, at::Device device) {
   if (device.is_cpu()) return on_cpu;
-  return on_cpu.pin_memory().to(device, /*non_blocking=*/true);
+  const c10::Stream compute = Guard().getStream(device), copies = CopyStream(device);
+  const at::Tensor pinned = on_cpu.pin_memory();
+  at::Tensor there;
+  {
+    const c10::StreamGuard guard(copies);
+    there = pinned.to(device, /*non_blocking=*/true);
+  }
+  c10::Event arrival(device.type());
+  arrival.record(copies);
+  arrival.block(compute);
+  // Memory of the one stream that is given back waits for the other.
+  Guard().recordDataPtrOnStream(there.storage().data_ptr(), compute);
+  return there;
 }
 
 int64_t PeakDeviceBytes(at::Device device) {

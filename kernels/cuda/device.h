@@ -33,8 +33,9 @@ absl::StatusOr<CudaDevice> OpenCudaDevice(int index);
 // The stream that torch uses now in this thread on x's device: a cudaStream_t.
 void* CudaStreamOf(const at::Tensor& x);
 
-// A copy of a CPU tensor that does not hold up the caller, by way of pinned memory; on the CPU the
-// tensor itself.
+// A copy of a CPU tensor that holds up neither the caller nor what the device computes: by way of
+// pinned memory, in a stream of its own, which the thread's current stream waits for from here on.
+// On the CPU the tensor itself.
 at::Tensor ToDevice(const at::Tensor& on_cpu, at::Device device);
 
 // The most that tensors have taken of the device's memory so far; 0 on the CPU.

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <atomic>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -88,9 +89,8 @@ class Enqueuer {
                                     stream);
       case CollectiveKind::kBroadcast:
         return f_.ncclBroadcast(all, all, n, TypeOf(x), collective_.peer, comm, stream);
-      case CollectiveKind::kSend:
-        return f_.ncclSend(all, n, TypeOf(x), collective_.peer, comm, stream);
-      default: return f_.ncclRecv(all, n, TypeOf(x), collective_.peer, comm, stream);
+      case CollectiveKind::kSend: return f_.ncclSend(all, n, TypeOf(x), Other(), comm, stream);
+      default: return f_.ncclRecv(all, n, TypeOf(x), Other(), comm, stream);
     }
   }
 
@@ -113,6 +113,7 @@ class Enqueuer {
     }
   }
 
+  int Other() const { return 1 - group_.rank(); }  // of a pair
   void Check(ncclResult_t result) const { group_.Check(result, what_); }
 
   NcclGroup& group_;
@@ -121,126 +122,101 @@ class Enqueuer {
   const std::string& what_;
 };
 
-class NcclWork;
-
-// What a communicator and its handles share.
-struct NcclQueue {
-  NcclQueue(std::shared_ptr<NcclWorld> world, Communicator& cpu)
-      : group(std::move(world), cpu), recorder(cpu.shared_recorder()) {}
-  // Launches what has not been, as one. An empty queue: nothing.
-  void Flush();
-
-  NcclGroup group;
-  std::shared_ptr<FlightRecorder> recorder;
-  std::vector<std::shared_ptr<NcclWork>> waiting;  // started, not launched: transfers
-};
-
 class NcclWork : public Work {
  public:
-  NcclWork(std::shared_ptr<NcclQueue> queue, Collective collective, uint64_t record)
-      : queue_(std::move(queue)),
+  NcclWork(std::shared_ptr<NcclGroup> group, Collective collective, uint64_t record)
+      : group_(std::move(group)),
         collective_(std::move(collective)),
         what_(absl::StrCat(std::string(NameOf(collective_.kind)),
-                           collective_.what.empty() ? "" : " of ", collective_.what)),
-        record_(record) {
-    if (!Sums(collective_)) return;
+                           collective_.what.empty() ? "" : " of ", collective_.what)) {
+    if (Sums(collective_)) Widen();
+    const absl::Status launched = CatchTorch([&] {
+      end_ = group_->Launch([&] { Enqueuer(*group_, collective_, what_).Run(); }, what_, record);
+      return absl::OkStatus();
+    });
+    if (!launched.ok()) group_->world().Fail(std::string(launched.message()));  // waits say it
+  }
+  ~NcclWork() override {
+    if (end_ == nullptr || awaited_) return;
+    // Nobody waited: memory that is given back now is used again only after the end.
+    (void)CatchTorch([&] {
+      Take();
+      return absl::OkStatus();
+    });
+  }
+
+  // The default stream waits, not the caller.
+  void Wait() override {
+    if (end_ != nullptr && !awaited_) Take();
+    group_->world().ThrowIfFailed();
+  }
+
+  bool Done() const override { return end_ == nullptr || end_->Query() != cudaErrorNotReady; }
+
+ private:
+  // bf16 sums are made in fp32.
+  void Widen() {
     for (at::Tensor& x : collective_.tensors) {
       if (x.scalar_type() != at::kBFloat16) continue;
       narrow_.emplace_back(x, x.to(at::kFloat));
       x = narrow_.back().second;
     }
   }
-  ~NcclWork() override {
-    if (end_ == nullptr || awaited_) return;
-    // Nobody waited: memory that is given back now is used again only after the end.
-    end_->HoldBack(/*stream=*/nullptr);
-    (void)CatchTorch([&] {
-      Round();
-      return absl::OkStatus();
-    });
-  }
-
-  void Wait() override {
-    if (awaited_) return;
-    queue_->Flush();
-    if (end_ == nullptr) queue_->group.Throw();  // the launch failed, and said so to nobody yet
-    queue_->group.Await(*end_, what_);
+  void Take() {
     awaited_ = true;
-    Round();
-    queue_->recorder->Finish(record_);
-  }
-
-  bool Done() const override {
-    const absl::Status flushed = CatchTorch([&] {
-      queue_->Flush();
-      return absl::OkStatus();
-    });
-    return !flushed.ok() || end_ == nullptr || end_->Query() != cudaErrorNotReady;
-  }
-
-  void Enqueue() const { Enqueuer(queue_->group, collective_, what_).Run(); }
-  void Launched(std::shared_ptr<NcclEvent> end) { end_ = std::move(end); }
-  const std::string& what() const { return what_; }
-  int64_t BytesSent() const {
-    return osler::BytesSent(collective_, queue_->group.rank(), queue_->group.size());
-  }
-
- private:
-  // bf16 sums are made in fp32.
-  void Round() {
+    end_->HoldBack(kDefaultStream);
     for (auto& [narrow, wide] : narrow_) narrow.copy_(wide);
   }
 
-  const std::shared_ptr<NcclQueue> queue_;
+  const std::shared_ptr<NcclGroup> group_;
   Collective collective_;
   const std::string what_;
-  const uint64_t record_;
   std::vector<std::pair<at::Tensor, at::Tensor>> narrow_;
-  std::shared_ptr<NcclEvent> end_;
+  std::shared_ptr<const NcclEvent> end_;  // null: the launch failed
   bool awaited_ = false;
 };
 
-void NcclQueue::Flush() {
-  const std::vector<std::shared_ptr<NcclWork>> works = std::exchange(waiting, {});
-  if (works.empty()) return;
-  const auto enqueue = [&] {
-    for (const auto& work : works) work->Enqueue();
-  };
-  const std::shared_ptr<NcclEvent> end = group.Launch(enqueue, works.front()->what());
-  for (const auto& work : works) work->Launched(end);
-}
+// The two ways between two ranks, each with a communicator and a stream of its own: what waits on
+// one for its other end holds up nothing else. Both ranks end them in the same order.
+struct NcclPair {
+  std::shared_ptr<NcclGroup> up, down;  // from the lower rank to the higher one, and back
+};
 
 class NcclCommunicator : public Communicator {
  public:
   // Collective over `cpu`.
-  NcclCommunicator(std::shared_ptr<NcclWorld> world, std::unique_ptr<Communicator> cpu)
+  NcclCommunicator(std::shared_ptr<NcclWorld> world, std::shared_ptr<Communicator> cpu)
       : Communicator(cpu->name(), cpu->shared_recorder()),
-        world_(world),
+        world_(std::move(world)),
         cpu_(std::move(cpu)),
-        queue_(std::make_shared<NcclQueue>(std::move(world), *cpu_)) {}
-  ~NcclCommunicator() override { TryFlush(); }  // transfers that nobody waits for go on
+        group_(std::make_shared<NcclGroup>(world_, *cpu_, NcclUse::kCollectives)) {}
+
+  void PrepareTransfers() override {
+    if (size() == 1 || !pairs_.empty()) return;
+    // Neighbours meet two by two: 0 and 1, 2 and 3, …; then 1 and 2, 3 and 4, …; and the ends.
+    const int last = size() - 1;
+    for (const int begin : {0, 1}) {
+      const int low = rank() - (rank() + begin) % 2;
+      Connect(low >= 0 && low < last ? low : -1, low + 1);
+    }
+    if (size() > 2) Connect(rank() == 0 || rank() == last ? 0 : -1, last);
+  }
 
   int rank() const override { return cpu_->rank(); }
   int size() const override { return cpu_->size(); }
   std::string backend() const override { return "nccl"; }
   void Abandon() override { cpu_->Abandon(); }
-  void Abort(const std::string& reason) override {
-    world_->Abort(reason);
-    cpu_->Abort(reason);
-  }
+  void Abort(const std::string& reason) override { world_->Fail(reason); }
+  void ThrowIfFailed() const override { world_->ThrowIfFailed(); }
 
  protected:
-  at::DeviceType device_type() const override { return at::kCUDA; }
+  at::DeviceType device_type() const override { return world_->library()->memory; }
   int64_t bytes_sent() const override { return bytes_sent_.load(std::memory_order_relaxed); }
 
   Handle Start(Collective collective, uint64_t record) override {
-    const bool transfer =
-        collective.kind == CollectiveKind::kSend || collective.kind == CollectiveKind::kReceive;
-    auto work = std::make_shared<NcclWork>(queue_, std::move(collective), record);
-    bytes_sent_ += work->BytesSent();
-    queue_->waiting.push_back(work);
-    if (!transfer) TryFlush();
-    return Handle(std::move(work));
+    bytes_sent_ += BytesSent(collective, rank(), size());
+    std::shared_ptr<NcclGroup> group = GroupFor(collective);
+    return Handle(std::make_shared<NcclWork>(std::move(group), std::move(collective), record));
   }
 
   std::unique_ptr<Communicator> StartSplit(int color, int key, std::string name) override {
@@ -249,17 +225,28 @@ class NcclCommunicator : public Communicator {
   }
 
  private:
-  // What fails is what waits will say.
-  void TryFlush() {
-    (void)CatchTorch([&] {
-      queue_->Flush();
-      return absl::OkStatus();
-    });
+  // Collective over the whole group: ranks `low` and `high` become a pair; low < 0: none.
+  void Connect(int low, int high) {
+    const std::unique_ptr<Communicator> cpu = cpu_->Split(low + 1, rank(), name());
+    if (low < 0) return;
+    NcclPair& pair = pairs_[rank() == low ? high : low];
+    pair.up = std::make_shared<NcclGroup>(world_, *cpu, NcclUse::kTransfers);
+    pair.down = std::make_shared<NcclGroup>(world_, *cpu, NcclUse::kTransfers);
+  }
+
+  std::shared_ptr<NcclGroup> GroupFor(const Collective& collective) const {
+    if (!IsTransfer(collective.kind)) return group_;
+    const auto pair = pairs_.find(collective.peer);
+    TORCH_CHECK(pair != pairs_.end(), "a ", NameOf(collective.kind), " in group ", name(),
+                " before PrepareTransfers");
+    const bool sends = collective.kind == CollectiveKind::kSend;
+    return sends == (collective.peer > rank()) ? pair->second.up : pair->second.down;
   }
 
   const std::shared_ptr<NcclWorld> world_;
-  const std::unique_ptr<Communicator> cpu_;
-  const std::shared_ptr<NcclQueue> queue_;
+  const std::shared_ptr<Communicator> cpu_;
+  const std::shared_ptr<NcclGroup> group_;
+  std::map<int, NcclPair> pairs_;  // by neighbour
   std::atomic<int64_t> bytes_sent_ = 0;
 };
 
@@ -280,18 +267,19 @@ absl::Status FindDevice(const NcclLibrary& library, int device) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Communicator>> ConnectNccl(Communicator& cpu, int device,
-                                                          const CommunicatorOptions& options) {
-  auto world = std::make_shared<NcclWorld>();
-  world->device = device;
-  world->rank = cpu.rank();
-  world->options = options;
+                                                          const NcclOptions& options) {
+  std::shared_ptr<const NcclLibrary> library = options.library;
   OSLER_RETURN_IF_ERROR(AgreeOnStatus(cpu, [&]() -> absl::Status {
-    OSLER_ASSIGN_OR_RETURN(world->library, LoadNccl());
-    return FindDevice(*world->library, device);
+    if (library == nullptr) {
+      OSLER_ASSIGN_OR_RETURN(library, LoadNccl());
+    }
+    return FindDevice(*library, device);
   }()));
   std::unique_ptr<Communicator> connected;
   const absl::Status status = CatchTorch([&] {
-    connected = std::make_unique<NcclCommunicator>(world, cpu.Split(0, cpu.rank(), cpu.name()));
+    const std::shared_ptr<Communicator> own = cpu.Split(0, cpu.rank(), cpu.name());
+    connected = std::make_unique<NcclCommunicator>(
+        std::make_shared<NcclWorld>(std::move(library), own, device, options), own);
     return absl::OkStatus();
   });
   if (!status.ok()) return status;

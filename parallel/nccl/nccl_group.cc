@@ -13,13 +13,16 @@
 namespace osler {
 namespace {
 
-// The stream that torch uses unless told otherwise.
-constexpr cudaStream_t kDefaultStream = nullptr;
+using Clock = std::chrono::steady_clock;
 
 // Ranks come to the start of a group at their own pace, and NCCL looks at the machine then.
-constexpr std::chrono::seconds kLeastStart{60};
+constexpr std::chrono::milliseconds kLeastStart{60'000};
 
 constexpr size_t kWords = 3;  // one for barriers, all for the first transfers
+
+constexpr int kMostTransferBlocks = 8;
+
+constexpr char kStart[] = "the start";
 
 ncclUniqueId ShareId(const NcclLibrary& library, Communicator& cpu) {
   ncclUniqueId id = {};
@@ -39,165 +42,131 @@ ncclUniqueId ShareId(const NcclLibrary& library, Communicator& cpu) {
 
 }  // namespace
 
-void NcclWorld::Abort(const std::string& reason) {
-  const std::lock_guard lock(mutex_);
-  if (abort_reason_.empty()) abort_reason_ = reason;
+NcclGroup::NcclGroup(std::shared_ptr<NcclWorld> world, Communicator& cpu, NcclUse use)
+    : world_(std::move(world)),
+      comm_(std::make_shared<NcclComm>(NcclComm{cpu.name()})),
+      rank_(cpu.rank()),
+      size_(cpu.size()) {
+  Check(library().cudaSetDevice(world_->device()), kStart);
+  Check(library().cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kStart);
+  Check(library().cudaMalloc(&barrier_word_, kWords * sizeof(int64_t)), kStart);
+  Start(cpu, use);
+  ConnectNeighbours();
 }
 
-std::string NcclWorld::abort_reason() const {
-  const std::lock_guard lock(mutex_);
-  return abort_reason_;
-}
-
-NcclEvent::NcclEvent(std::shared_ptr<const NcclLibrary> library) : library_(std::move(library)) {
-  library_->cudaEventCreateWithFlags(&event_, cudaEventDisableTiming);
-}
-
-NcclEvent::~NcclEvent() { library_->cudaEventDestroy(event_); }
-
-void NcclEvent::Record(cudaStream_t stream) const { library_->cudaEventRecord(event_, stream); }
-
-void NcclEvent::HoldBack(cudaStream_t stream) const {
-  library_->cudaStreamWaitEvent(stream, event_, 0);
-}
-
-cudaError_t NcclEvent::Query() const { return library_->cudaEventQuery(event_); }
-
-NcclGroup::NcclGroup(std::shared_ptr<NcclWorld> world, Communicator& cpu)
-    : world_(std::move(world)), name_(cpu.name()), rank_(cpu.rank()), size_(cpu.size()) {
-  const std::string what = "the start";
-  Check(library().cudaSetDevice(world_->device), what);
-  Check(library().cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what);
-  Check(library().cudaMalloc(&barrier_word_, kWords * sizeof(int64_t)), what);
+void NcclGroup::Start(Communicator& cpu, NcclUse use) {
   const ncclUniqueId id = ShareId(library(), cpu);
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  Check(library().ncclCommInitRankConfig(&comm_, cpu.size(), id, cpu.rank(), &config), what);
-  Settle(what, std::max<Clock::duration>(world_->options.timeout, kLeastStart));
-  ConnectNeighbours(what);
+  {
+    const std::lock_guard lock(world_->nccl_mutex());
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (use == NcclUse::kTransfers) config.maxCTAs = kMostTransferBlocks;
+    Check(library().ncclCommInitRankConfig(&comm_->comm, size_, id, rank_, &config), kStart);
+    world_->Enter(comm_);
+  }
+  Settle(kStart, std::max(world_->timeout(), kLeastStart));
 }
 
 // NCCL connects two ranks at their first transfer and holds its callers until both are there. A
 // rank that is to compute something for the other first would wait for ever; so they meet here.
-void NcclGroup::ConnectNeighbours(const std::string& what) {
+void NcclGroup::ConnectNeighbours() {
   if (size_ == 1) return;
   auto* words = static_cast<int64_t*>(barrier_word_);
   const auto exchange = [&] {
     for (const int step : {1, size_ - 1}) {
       const int to = (rank_ + step) % size_, from = (rank_ + size_ - step) % size_;
-      Check(library().ncclSend(words, 1, ncclInt64, to, comm_, stream_), what);
-      Check(library().ncclRecv(++words, 1, ncclInt64, from, comm_, stream_), what);
+      Check(library().ncclSend(words, 1, ncclInt64, to, comm(), stream_), kStart);
+      Check(library().ncclRecv(++words, 1, ncclInt64, from, comm(), stream_), kStart);
     }
   };
-  Await(*Launch(exchange, what), what);
+  const auto end = Launch(exchange, kStart, 0);
+  while (end->Query() == cudaErrorNotReady) {
+    world_->ThrowIfFailed();
+    std::this_thread::yield();
+  }
+  world_->ThrowIfFailed();
 }
 
 NcclGroup::~NcclGroup() {
-  if (comm_ != nullptr) {
-    // In order only if it is idle and well.
-    if (IsReady() && Finalize()) {
-      library().ncclCommDestroy(comm_);
-    } else {
-      library().ncclCommAbort(comm_);
-    }
-  }
-  if (barrier_word_ != nullptr) library().cudaFree(barrier_word_);
-  if (stream_ != nullptr) library().cudaStreamDestroy(stream_);
-}
-
-bool NcclGroup::IsReady() const {
-  ncclResult_t state = ncclSuccess;
-  return library().ncclCommGetAsyncError(comm_, &state) == ncclSuccess && state == ncclSuccess;
+  const bool idle = !world_->failed() && Finalize();
+  const std::lock_guard lock(world_->nccl_mutex());
+  world_->Leave(*comm_);
+  // Null after a failure: the world has ended it. Freeing memory would wait for the device then.
+  if (comm_->comm == nullptr) return;
+  idle ? library().ncclCommDestroy(comm_->comm) : library().ncclCommAbort(comm_->comm);
+  library().cudaFree(barrier_word_);
+  library().cudaStreamDestroy(stream_);
 }
 
 // Destroying a communicator before what Finalize began has ended is refused, and leaves NCCL's
 // threads at work on it.
-bool NcclGroup::Finalize() const {
-  const ncclResult_t begun = library().ncclCommFinalize(comm_);
-  if (begun != ncclSuccess && begun != ncclInProgress) return false;
-  const Clock::time_point deadline = Clock::now() + world_->options.timeout;
-  while (Clock::now() < deadline && world_->abort_reason().empty()) {
-    ncclResult_t state = ncclSuccess;
-    if (library().ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return false;
-    if (state != ncclInProgress) return state == ncclSuccess;
+bool NcclGroup::Finalize() {
+  const Clock::time_point deadline = Clock::now() + world_->timeout();
+  for (bool begun = false; !world_->failed() && Clock::now() < deadline;) {
+    {
+      const std::lock_guard lock(world_->nccl_mutex());
+      if (comm_->comm == nullptr) return false;
+      ncclResult_t state = ncclSuccess;
+      if (library().ncclCommGetAsyncError(comm_->comm, &state) != ncclSuccess) return false;
+      if (state != ncclSuccess && state != ncclInProgress) return false;
+      if (begun && state == ncclSuccess) return true;
+      if (!begun && state == ncclSuccess) {
+        const ncclResult_t result = library().ncclCommFinalize(comm_->comm);
+        if (result != ncclSuccess && result != ncclInProgress) return false;
+        begun = true;
+      }
+    }
     std::this_thread::yield();
   }
   return false;
 }
 
-std::shared_ptr<NcclEvent> NcclGroup::Launch(absl::FunctionRef<void()> enqueue,
-                                             const std::string& what) {
-  if (!failure_.empty()) Throw();
-  NcclEvent before(world_->library);
-  before.Record(kDefaultStream);
-  before.HoldBack(stream_);
-  Check(library().ncclGroupStart(), what);
-  enqueue();
-  Check(library().ncclGroupEnd(), what);
-  Settle(what, world_->options.timeout);
-  auto end = std::make_shared<NcclEvent>(world_->library);
+std::shared_ptr<const NcclEvent> NcclGroup::Launch(absl::FunctionRef<void()> enqueue,
+                                                   const std::string& what, uint64_t record) {
+  world_->ThrowIfFailed();
+  const auto begin = std::make_shared<NcclEvent>(world_->library());
+  begin->Record(kDefaultStream);
+  begin->HoldBack(stream_);
+  {
+    const std::lock_guard lock(world_->nccl_mutex());
+    if (comm_->comm == nullptr) world_->ThrowIfFailed();
+    Check(library().ncclGroupStart(), what);
+    enqueue();
+    Check(library().ncclGroupEnd(), what);
+  }
+  Settle(what, world_->timeout());
+  const auto end = std::make_shared<NcclEvent>(world_->library());
   end->Record(stream_);
+  const std::lock_guard lock(world_->nccl_mutex());
+  world_->Watch(*comm_, {begin, end, what, record});
   return end;
 }
 
-void NcclGroup::Await(const NcclEvent& event, const std::string& what) {
-  if (!failure_.empty()) Throw();
-  const Clock::time_point deadline = Clock::now() + world_->options.timeout;
-  for (int looks = 0;; ++looks) {
-    const cudaError_t state = event.Query();
-    if (state == cudaSuccess) return;
-    if (state != cudaErrorNotReady) Check(state, what);
-    CheckOn(deadline, what);
-    if (looks < 1000) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
-  }
+ncclResult_t NcclGroup::State(const std::string& what) {
+  const std::lock_guard lock(world_->nccl_mutex());
+  if (comm_->comm == nullptr) world_->ThrowIfFailed();
+  ncclResult_t state = ncclSuccess;
+  Check(library().ncclCommGetAsyncError(comm_->comm, &state), what);
+  Check(state, what);
+  return state;
 }
 
-void NcclGroup::Settle(const std::string& what, Clock::duration patience) {
+void NcclGroup::Settle(const std::string& what, std::chrono::milliseconds patience) {
   const Clock::time_point deadline = Clock::now() + patience;
-  while (true) {
-    ncclResult_t state = ncclSuccess;
-    Check(library().ncclCommGetAsyncError(comm_, &state), what);
-    if (state == ncclSuccess) return;
-    CheckOn(deadline, what);
+  while (State(what) == ncclInProgress) {
+    world_->ThrowIfFailed();
+    if (Clock::now() >= deadline) world_->Throw(world_->Overdue(*comm_, what));
     std::this_thread::yield();
   }
 }
 
-void NcclGroup::CheckOn(Clock::time_point deadline, const std::string& what) {
-  ncclResult_t state = ncclSuccess;
-  Check(library().ncclCommGetAsyncError(comm_, &state), what);
-  Check(state, what);
-  if (const std::string reason = world_->abort_reason(); !reason.empty()) Fail(reason);
-  if (Clock::now() < deadline) return;
-  Fail(absl::StrCat("rank ", world_->rank, "'s ", what, " in group ", name_, " did not end within ",
-                    world_->options.timeout.count(),
-                    " ms over NCCL; a rank may hang, or be in another collective: see the other "
-                    "ranks' logs"));
-}
-
 void NcclGroup::Check(ncclResult_t result, const std::string& what) {
   if (result == ncclSuccess || result == ncclInProgress) return;
-  Fail(absl::StrCat("rank ", world_->rank, "'s ", what, " in group ", name_,
-                    " failed: NCCL says: ", library().ncclGetErrorString(result),
-                    "; a rank may have died: see the other ranks' logs, and NCCL_DEBUG=INFO"));
+  world_->Throw(world_->Broken(*comm_, what, result));
 }
 
 void NcclGroup::Check(cudaError_t result, const std::string& what) {
-  if (result == cudaSuccess) return;
-  Fail(absl::StrCat("rank ", world_->rank, "'s ", what, " in group ", name_,
-                    " failed: CUDA says: ", library().cudaGetErrorString(result)));
+  if (result != cudaSuccess) world_->Throw(world_->Broken(*comm_, what, result));
 }
-
-void NcclGroup::Fail(const std::string& why) {
-  failure_ = why;
-  if (comm_ != nullptr) library().ncclCommAbort(std::exchange(comm_, nullptr));
-  Throw();
-}
-
-void NcclGroup::Throw() const { C10_THROW_ERROR(DistError, failure_); }
 
 }  // namespace osler

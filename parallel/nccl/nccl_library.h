@@ -2,6 +2,7 @@
 // machines that have neither.
 #pragma once
 
+#include <c10/core/DeviceType.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
@@ -13,6 +14,8 @@ namespace osler {
 
 // The functions under their own names less the prefix. Stays loaded.
 struct NcclLibrary {
+  at::DeviceType memory = at::kCUDA;  // of the tensors that it works on
+
   decltype(&::ncclGetVersion) ncclGetVersion;
   decltype(&::ncclGetErrorString) ncclGetErrorString;
   decltype(&::ncclGetUniqueId) ncclGetUniqueId;

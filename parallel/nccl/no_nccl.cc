@@ -4,8 +4,7 @@
 
 namespace osler {
 
-absl::StatusOr<std::unique_ptr<Communicator>> ConnectNccl(Communicator&, int,
-                                                          const CommunicatorOptions&) {
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectNccl(Communicator&, int, const NcclOptions&) {
   return DeviceError(
       "NCCL was asked for, but this osler was built without it: build it where a CUDA toolkit with "
       "nccl.h is found (cmake says which), or use MPI or TCP on the CPU");

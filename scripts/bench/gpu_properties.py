@@ -28,26 +28,28 @@ def _bits(tensors):
     return [x.contiguous().view(torch.int16 if x.element_size() == 2 else torch.int32) for x in tensors]
 
 
-def repeats(library, case, family, count=1000, seconds=20.0, device="cuda"):
-    """(repeats done, {name: how many differ in some bit}); every second one beside other work on the GPU."""
+def repeats(library, case, family, count=1000, seconds=20.0, device="cuda", repeated=None):
+    """(repeats done, {name: how many differ in some bit}); every second one beside other work on the GPU.
+
+    `repeated` is the library to repeat on, where that is another one: with delays at random, for example."""
     inputs = gpu_check.draw(case, device)
     q, k, v, grad_out, grad_lse = inputs
     lo, hi = case.mask.ends(device)
     options = {"scale": case.scale, "soft_cap": case.soft_cap, "kernels": family}
 
-    def run():
-        out, lse = library.forward(q, k, v, lo, hi, poisoned=True, **options)
-        grads = library.backward(q, k, v, lo, hi, out, lse, grad_out, grad_lse=grad_lse, poisoned=True, **options)
+    def run(kernels):
+        out, lse = kernels.forward(q, k, v, lo, hi, poisoned=True, **options)
+        grads = kernels.backward(q, k, v, lo, hi, out, lse, grad_out, grad_lse=grad_lse, poisoned=True, **options)
         return _bits([out, lse, *grads])
 
-    first, names = run(), ("out", "lse", "dq", "dk", "dv")
+    first, repeated, names = run(library), repeated or library, ("out", "lse", "dq", "dk", "dv")
     differing = torch.zeros(len(names), dtype=torch.long, device=device)
     disturbance = Disturbance() if device == "cuda" else None
     begin, done = time.monotonic(), 0
     while done < count and time.monotonic() - begin < seconds:
         if disturbance and done % 2:
             disturbance.step(done)
-        differing += torch.stack([(mine != other).any() for mine, other in zip(run(), first, strict=True)]).long()
+        differing += torch.stack([(mine != other).any() for mine, other in zip(run(repeated), first, strict=True)]).long()
         done += 1
         if done % 50 == 0 and device == "cuda":
             torch.cuda.synchronize()  # the host must not run far ahead, or the time says nothing

@@ -72,3 +72,21 @@ def test_a_thousand_repeats_give_the_same_bits(library, ran, family, width):
     ran(family, width, True)
     print(f"sm_{family} hd{width}: {done} repeats")
     assert done >= 100 and not any(differing.values()), f"of {done} repeats, these differ: {differing}"
+
+
+@pytest.mark.parametrize("width", [64, 128, 256])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_delays_at_random_change_no_bit(library, ran, family, width):
+    path = library.path.with_name("libosler_cuda_delays.so")
+    if not path.exists():
+        pytest.skip("no libosler_cuda_delays.so (target osler_cuda_delays)")
+    delayed = osler_cuda.OslerCuda(path)
+    try:
+        done, differing = gpu_properties.repeats(library, gpu_properties.medium_case(width), family, count=200,
+                                                 seconds=20, repeated=delayed)
+    except osler_cuda.Unsupported:
+        assert family != 80
+        ran(family, width, False)
+        return
+    ran(family, width, True)
+    assert done >= 20 and not any(differing.values()), f"of {done} delayed repeats, these differ: {differing}"

@@ -57,7 +57,7 @@ int RunBattery(int argc, char** argv, Communicator& world) {
   for (const BatteryCase& battery_case : failures ? FailureBattery() : CommunicatorBattery()) {
     ::testing::RegisterTest(
         failures ? "Failures" : "Battery", battery_case.name.c_str(), nullptr, nullptr, __FILE__,
-        __LINE__, [&battery_case, &world]() -> Case* { return new Case(battery_case.run, world); });
+        __LINE__, [run = battery_case.run, &world]() -> Case* { return new Case(run, world); });
   }
   if (world.rank() != 0) {
     auto& listeners = ::testing::UnitTest::GetInstance()->listeners();

@@ -14,6 +14,10 @@ struct BatteryCase {
   void (*run)(Communicator& comm);
 };
 
-const std::vector<BatteryCase>& CommunicatorBattery();
+// What arrives is right.
+std::vector<BatteryCase> ValueBattery();
+// Groups, what goes on side by side, agreement, and what is told of it.
+std::vector<BatteryCase> OrderBattery();
+std::vector<BatteryCase> CommunicatorBattery();  // both
 
 }  // namespace osler::testing

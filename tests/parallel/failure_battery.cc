@@ -160,6 +160,7 @@ void AbortEndsEveryWait(Communicator& comm) {
   if (comm.size() == 1) return;
   const auto group = comm.Split(0, comm.rank());
   const auto other = comm.Split(0, comm.rank());
+  other->PrepareTransfers();
   comm.Barrier().Wait();
   Handle first = comm.rank() == 0 ? Handle() : group->Barrier();  // rank 0 never comes
   const int peer = (comm.rank() + 1) % comm.size();
@@ -181,8 +182,8 @@ void AbortEndsEveryWait(Communicator& comm) {
 
 }  // namespace
 
-const std::vector<BatteryCase>& FailureBattery() {
-  static const std::vector<BatteryCase> cases = {
+std::vector<BatteryCase> FailureBattery() {
+  return {
       {"DifferentCollectivesAreToldApart", DifferentCollectivesAreToldApart},
       {"DifferentTensorsAreToldApart", DifferentTensorsAreToldApart},
       {"ASkippedCollectiveIsNoticed", ASkippedCollectiveIsNoticed},
@@ -191,7 +192,6 @@ const std::vector<BatteryCase>& FailureBattery() {
       {"ATimeOutNamesWhoIsMissing", ATimeOutNamesWhoIsMissing},
       {"AbortEndsEveryWait", AbortEndsEveryWait},
   };
-  return cases;
 }
 
 }  // namespace osler::testing

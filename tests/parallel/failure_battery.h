@@ -11,6 +11,6 @@ namespace osler::testing {
 // The time-out that the worlds of this battery are made with. Long enough for a loaded machine.
 inline constexpr int kFailureTimeoutMilliseconds = 3000;
 
-const std::vector<BatteryCase>& FailureBattery();
+std::vector<BatteryCase> FailureBattery();
 
 }  // namespace osler::testing

@@ -40,15 +40,36 @@ TEST(FlightRecorder, TheLastCompletedIsTheOneThatStartedLast) {
   EXPECT_EQ(recorder.LastCompleted()->what, "b");
 }
 
-TEST(FlightRecorder, KeepsTheLast64AndForgetsTheEndOfOthers) {
+TEST(FlightRecorder, KeepsTheLast64) {
   FlightRecorder recorder;
-  const uint64_t old = recorder.Start("g", "barrier", "old", 0);
-  for (int i = 1; i <= 100; ++i) recorder.Start("g", "barrier", std::to_string(i), 0);
-  recorder.Finish(old);  // its place is taken: nobody else's end
+  for (int i = 0; i <= 100; ++i)
+    recorder.Finish(recorder.Start("g", "barrier", std::to_string(i), 0));
   const auto entries = recorder.Entries();
   ASSERT_EQ(entries.size(), FlightRecorder::kCapacity);
   EXPECT_EQ(entries.front().what, "37");
   EXPECT_EQ(entries.back().what, "100");
+}
+
+// It may be the one that all others wait for.
+TEST(FlightRecorder, KeepsTheOldestThatIsNotFinished) {
+  FlightRecorder recorder;
+  const uint64_t old = recorder.Start("g", "barrier", "old", 0);
+  for (int i = 1; i <= 1000; ++i)
+    recorder.Finish(recorder.Start("g", "barrier", std::to_string(i), 0));
+  ASSERT_EQ(recorder.Pending().size(), 1u);
+  EXPECT_EQ(recorder.Pending()[0].what, "old");
+  recorder.Finish(old);
+  recorder.Start("g", "barrier", "new", 0);
+  EXPECT_EQ(recorder.Entries().size(), FlightRecorder::kCapacity);
+  EXPECT_EQ(recorder.LastCompleted()->what, "1000");
+}
+
+TEST(FlightRecorder, ForgetsWhatNeverEnds) {
+  FlightRecorder recorder;
+  const uint64_t first = recorder.Start("g", "barrier", "first", 0);
+  for (size_t i = 0; i < FlightRecorder::kMostEntries; ++i) recorder.Start("g", "barrier", "", 0);
+  recorder.Finish(first);  // its place is taken: nobody else's end
+  EXPECT_EQ(recorder.Entries().size(), FlightRecorder::kMostEntries);
   EXPECT_FALSE(recorder.LastCompleted().has_value());
 }
 

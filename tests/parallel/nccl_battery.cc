@@ -31,6 +31,7 @@ class ThroughGpu : public Communicator {
   std::string backend() const override { return nccl_->backend(); }
   void Abandon() override { nccl_->Abandon(); }
   void Abort(const std::string& reason) override { nccl_->Abort(reason); }
+  void PrepareTransfers() override { nccl_->PrepareTransfers(); }
 
  protected:
   Handle Start(Collective collective, uint64_t record) override {
@@ -51,15 +52,17 @@ class ThroughGpu : public Communicator {
 
  private:
   struct Copy : public Work {
-    Copy(ThroughGpu& comm, uint64_t record) : comm(comm), record(record) {}
+    Copy(ThroughGpu& comm, uint64_t record) : comm(comm), nccl(*comm.nccl_), record(record) {}
     void Wait() override {
       handle.Wait();
       for (auto& [cpu, gpu] : pairs) cpu.copy_(gpu);
+      nccl.ThrowIfFailed();
       comm.recorder().Finish(record);
     }
     bool Done() const override { return handle.Done(); }
 
     ThroughGpu& comm;
+    Communicator& nccl;
     const uint64_t record;
     std::vector<std::pair<at::Tensor, at::Tensor>> pairs;
     Handle handle;
@@ -104,7 +107,7 @@ int Main(int argc, char** argv) {
     std::printf("NCCL battery not run: %s\n", std::string(world.status().message()).c_str());
     return static_cast<int>(ExitCodeOf(world.status()));
   }
-  auto nccl = ConnectNccl(*world->comm, 0, BatteryOptions(argc, argv));
+  auto nccl = ConnectNccl(*world->comm, 0, {.timeout = BatteryOptions(argc, argv).timeout});
   if (!nccl.ok()) {
     return SkipBattery(argc, argv, launch->rank, std::string(nccl.status().message()));
   }

@@ -22,6 +22,8 @@ class FaultyCommunicator : public Communicator {
   std::string backend() const override { return inner_.backend(); }
   void Abandon() override { inner_.Abandon(); }
   void Abort(const std::string& reason) override { inner_.Abort(reason); }
+  void ThrowIfFailed() const override { inner_.ThrowIfFailed(); }
+  void PrepareTransfers() override { inner_.PrepareTransfers(); }
 
  protected:
   Handle Start(Collective collective, uint64_t record) override {

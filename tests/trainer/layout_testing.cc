@@ -76,7 +76,7 @@ class Rank {
           const size_t begin = std::min(static_cast<size_t>(m) * size, packs_.size());
           const std::span<const Pack> some(packs_.data() + begin,
                                            std::min(size, packs_.size() - begin));
-          return MakeMicroBatch(model_, some, {.tensor = &mesh_.comm(Axis::kTensor)});
+          return MakeMicroBatch(model_, some, MicroBatches());
         },
         1.0 / static_cast<double>(targets_), *reducer_);
     reducer_->Finish();
@@ -109,13 +109,19 @@ class Rank {
   std::vector<LossSum> Evaluate() {
     auto losses = walk_->Evaluate(tiny_.packs, [&](int64_t m) {
       const Pack pack = RandomPack(m, model_.vocab_size);
-      return MakeMicroBatch(model_, {&pack, 1}, {.tensor = &mesh_.comm(Axis::kTensor)});
+      return MakeMicroBatch(model_, {&pack, 1}, MicroBatches());
     });
     if (ReaderOf(mesh_).index != 0) losses.assign(losses.size(), LossSum{});
     return SumOverRanks(losses);
   }
 
  private:
+  MicroBatchLayout MicroBatches() const {
+    return {.tensor = &mesh_.comm(Axis::kTensor),
+            .context = &mesh_.comm(Axis::kContext),
+            .context_method = layout_.context_method};
+  }
+
   void FillStore(const ModelSpec& spec) {
     const Communicator &tensor = mesh_.comm(Axis::kTensor), &shard = mesh_.comm(Axis::kShard);
     store_.LayOut({.placements = spec.placements,
@@ -267,7 +273,11 @@ Outcome Compute(const TinyCase& tiny, const Layout& layout) {
   for (const int size : layout.mesh.sizes) ranks *= size;
   const auto statuses = RunRanks(ranks, [&](Communicator& world) -> absl::Status {
     OSLER_ASSIGN_OR_RETURN(const ModelSpec spec, ParseModelSpec(tiny.config, "config"));
-    OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(layout.mesh, world));
+    std::unique_ptr<Communicator> devices;
+    if (layout.devices != nullptr) {
+      OSLER_ASSIGN_OR_RETURN(devices, layout.devices(world));
+    }
+    OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(layout.mesh, world, devices.get()));
     Rank rank(tiny, layout, spec, mesh);
     const auto bytes_before = rank.BytesSent();
     const LossSum loss = rank.Step();

@@ -5,12 +5,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "data/loader.h"
 #include "model/parameter_store.h"
+#include "parallel/context_attention.h"
 #include "parallel/mesh.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/walk.h"
@@ -35,8 +39,11 @@ struct Layout {
   int chunks = 1;  // of a pipeline stage
   ZeroLevel zero = ZeroLevel::kOptimizer;
   int micro_batch = 1;  // packs
+  ContextMethod context_method = ContextMethod::kAuto;
   WalkOptions walk = {};
   StatePlace state = StatePlace::kWithParameters;  // of the optimizer
+  // What carries the axes' collectives; null: the world itself.
+  std::function<absl::StatusOr<std::unique_ptr<Communicator>>(Communicator& world)> devices = {};
 };
 // "pipeline 2 × data 2", or the layout's name.
 std::string Describe(const Layout& layout);

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/delay.cuh"
 #include "kernels/cuda/device_functions.cuh"
 
 namespace osler::cuda::sm80 {
@@ -58,13 +59,16 @@ __device__ __forceinline__ void CommitCopies() {
 template <int kPending>
 __device__ __forceinline__ void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+  Delay();
 }
 
 // Between two warps: what one wrote before its Signal the other sees after its Await.
 __device__ __forceinline__ void SignalPair(int barrier) {
+  Delay();
   asm volatile("bar.arrive %0, 64;" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void AwaitPair(int barrier) {
+  Delay();
   asm volatile("bar.sync %0, 64;" ::"r"(barrier) : "memory");
 }
 

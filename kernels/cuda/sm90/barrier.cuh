@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/delay.cuh"
 #include "kernels/cuda/device_functions.cuh"
 
 namespace osler::cuda::sm90 {
@@ -18,11 +19,13 @@ struct Mbarrier {
                  "r"(arrivals));
   }
   __device__ void Arrive() {
+    Delay();
     asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&state))
                  : "memory");
   }
   // Arrives, and lets the phase last until that many bytes have come by TMA.
   __device__ void ArriveExpecting(uint32_t bytes) {
+    Delay();
     asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
                      SharedAddress(&state)),
                  "r"(bytes)
@@ -38,6 +41,7 @@ struct Mbarrier {
         "end:\n}" ::"r"(SharedAddress(&state)),
         "r"(parity)
         : "memory");
+    Delay();
   }
 };
 
@@ -48,9 +52,11 @@ __device__ inline void FenceBarrierInit() {
 
 // Named barriers 1 to 15; `threads` counts those that sync and those that only arrive.
 __device__ inline void NamedSync(int barrier, int threads) {
+  Delay();
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 __device__ inline void NamedArrive(int barrier, int threads) {
+  Delay();
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
@@ -61,6 +67,7 @@ __device__ inline int Uniform(int value) { return __shfl_sync(~0u, value, 0); }
 // Whether it holds in any of the `threads` threads that call this with that barrier.
 __device__ inline bool NamedAny(int barrier, int threads, bool value) {
   uint32_t any;
+  Delay();
   asm volatile(
       "{\n.reg .pred mine, all;\n"
       "setp.ne.u32 mine, %1, 0;\n"
