@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/torch_status.h"
 #include "checkpoint/dtype.h"
+#include "checkpoint/errors.h"
 #include "checkpoint/export_files.h"
 #include "checkpoint/file_kind.h"
 #include "checkpoint/safetensors.h"

@@ -9,6 +9,7 @@
 
 #include "base/status_macros.h"
 #include "base/torch_status.h"
+#include "checkpoint/errors.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"

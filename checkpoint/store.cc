@@ -9,6 +9,7 @@
 #include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
+#include "checkpoint/errors.h"
 #include "checkpoint/store_internal.h"
 
 namespace osler {

@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "base/errors.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/store.h"
@@ -32,10 +31,6 @@ inline std::vector<int64_t> ShapeOf(const StateEntry& entry) {
 }
 inline TensorPart PartOf(const StateEntry& entry) {
   return entry.part.has_value() ? *entry.part : WholeTensor(entry.tensor.sizes().vec());
-}
-
-inline absl::Status AsCheckpointError(const absl::Status& status, const std::string& prefix) {
-  return Annotate(Reclassify(status, ExitCode::kCheckpoint), prefix);
 }
 
 }  // namespace osler

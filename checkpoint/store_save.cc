@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
+#include "checkpoint/errors.h"
 #include "checkpoint/part_metadata.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"

@@ -1,8 +1,5 @@
 #include "parallel/mesh.h"
 
-#include <string>
-#include <vector>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/errors.h"
@@ -12,7 +9,6 @@
 namespace osler {
 namespace {
 
-constexpr std::array<const char*, kAxes> kNames{"pipeline", "data", "shard", "context", "tensor"};
 constexpr auto kDataAxis = static_cast<size_t>(Axis::kData);
 
 // Stages hand on what they computed, rings their keys.
@@ -21,7 +17,8 @@ bool Transfers(Axis axis) { return axis == Axis::kPipeline || axis == Axis::kCon
 std::string Describe(const MeshShape& shape) {
   std::vector<std::string> parts;
   for (size_t a = 0; a < kAxes; ++a) {
-    if (shape.sizes[a] > 1) parts.push_back(absl::StrCat(kNames[a], ": ", shape.sizes[a]));
+    if (shape.sizes[a] > 1)
+      parts.push_back(absl::StrCat(std::string(kAxisNames[a]), ": ", shape.sizes[a]));
   }
   return parts.empty() ? "every axis is 1" : absl::StrJoin(parts, ", ");
 }
@@ -30,7 +27,7 @@ absl::Status CheckShape(const MeshShape& shape, int world_size) {
   int64_t ranks = 1;
   for (size_t a = 0; a < kAxes; ++a) {
     if (shape.sizes[a] < 1) {
-      return ConfigError(absl::StrCat("mesh.", kNames[a], " is ", shape.sizes[a],
+      return ConfigError(absl::StrCat("mesh.", std::string(kAxisNames[a]), " is ", shape.sizes[a],
                                       ": an axis has at least one rank"));
     }
     if (__builtin_mul_overflow(ranks, int64_t{shape.sizes[a]}, &ranks)) {
@@ -48,6 +45,15 @@ absl::Status CheckShape(const MeshShape& shape, int world_size) {
 }
 
 }  // namespace
+
+std::vector<std::string> NamesOf(const MeshShape& shape) {
+  std::vector<std::string> names;
+  for (size_t a = 0; a < kAxes; ++a) {
+    if (shape.sizes[a] > 1)
+      names.push_back(absl::StrCat(std::string(kAxisNames[a]), shape.sizes[a]));
+  }
+  return names;
+}
 
 absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world,
                                   Communicator* devices) {
@@ -69,7 +75,7 @@ absl::StatusOr<Mesh> Mesh::Create(const MeshShape& shape, Communicator& world,
       // Ranks that agree in every other coordinate form this axis' group.
       const int coordinate = world.rank() % block / stride;
       Communicator& all = devices == nullptr ? world : *devices;
-      mesh.axes_[a] = all.Split(world.rank() - coordinate * stride, coordinate, kNames[a]);
+      mesh.axes_[a] = all.Split(world.rank() - coordinate * stride, coordinate, kAxisNames[a]);
       if (Transfers(static_cast<Axis>(a))) mesh.axes_[a]->PrepareTransfers();
     }
     return absl::OkStatus();

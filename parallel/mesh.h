@@ -4,6 +4,9 @@
 
 #include <array>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/communicator.h"
@@ -12,11 +15,17 @@ namespace osler {
 
 enum class Axis { kPipeline, kData, kShard, kContext, kTensor };
 inline constexpr int kAxes = 5;
+// As configurations write them; by Axis.
+inline constexpr std::array<std::string_view, kAxes> kAxisNames{"pipeline", "data", "shard",
+                                                                "context", "tensor"};
 
 struct MeshShape {
   std::array<int, kAxes> sizes{1, 1, 1, 1, 1};  // by Axis
   int size(Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
 };
+
+// The axes with more than one rank, with their sizes: "pipeline2", "tensor4".
+std::vector<std::string> NamesOf(const MeshShape& shape);
 
 // An axis of size 1 is the identity. Axis groups are named as the axes. Owns the axis groups;
 // `world` must outlive it. Not thread-safe.

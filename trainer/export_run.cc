@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/status_macros.h"
+#include "checkpoint/errors.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/store.h"
 #include "configs/config.h"
@@ -39,10 +40,6 @@ absl::StatusOr<int64_t> ChooseStep(CheckpointStore& store, const CheckpointChoic
         absl::StrCat(store.directory(), ": no checkpoint to export; train first"));
   }
   return *newest;
-}
-
-absl::Status AsCheckpointError(const absl::Status& status, const std::string& directory) {
-  return Annotate(Reclassify(status, ExitCode::kCheckpoint), directory);
 }
 
 }  // namespace

@@ -76,6 +76,9 @@ absl::Status LoadTorchCuda() {
   // Read when the library starts. A fixed workspace keeps cuBLAS deterministic.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
+  // Queues of the device, 8 unless told otherwise: streams that share one wait for each other, and
+  // every group of ranks has a stream of its own.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
   if (dlopen(kTorchCuda, RTLD_NOW | RTLD_GLOBAL) != nullptr) return absl::OkStatus();
   return DeviceError(absl::StrCat(kTorchCuda, " cannot be loaded (", dlerror(),
                                   "): install the torch wheel with CUDA"));

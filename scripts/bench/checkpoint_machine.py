@@ -4,7 +4,11 @@ import os
 import pathlib
 import platform
 import resource
+import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch_environment import without_launcher
 
 QUIET_CORES = 0.1
 POLL_S = 0.01  # how often all sides look whether a save has ended
@@ -12,9 +16,7 @@ BLOCK = 8 << 20
 
 
 def environment(threads):
-    launchers = ("OMPI_COMM", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
-    own = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
-    return own | {"OMP_NUM_THREADS": str(threads)}
+    return without_launcher(OMP_NUM_THREADS=threads)
 
 
 class Machine:

@@ -38,7 +38,7 @@ class Watched:
     def __init__(self, directory, name):
         self.log = directory / name / "log/metrics.jsonl"
         self.began, self.first = time.monotonic(), None
-        self.process = subprocess.Popen([runs.OSLER, "train", "--config", f"{name}.yaml"], cwd=directory, env=runs.environment(),
+        self.process = subprocess.Popen([runs.OSLER, "train", "--config", f"{name}.yaml"], cwd=directory, env=runs.without_launcher(),
                                         stderr=subprocess.DEVNULL)
 
     def run_until(self, deadline):

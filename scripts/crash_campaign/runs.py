@@ -7,20 +7,18 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 OSLER = os.environ["OSLER_BIN"]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
+sys.path.insert(0, str(ROOT / "scripts"))
+from launch_environment import without_launcher
+
 STEPS = 8
 WAIT_S = 120  # no case may take longer
 LAYOUTS = {"one": (1, ""), "shard2": (2, "shard: 2, zero: 3"), "data2": (2, "data: 2"),
            "pipeline2_tensor2": (4, "pipeline: 2, tensor: 2")}
-
-
-def environment(**extra):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
-    return {**env, **{k: str(v) for k, v in extra.items()}}
 
 
 def free_port():
@@ -49,7 +47,7 @@ output: {{path: shards, shard_mb: {shard_mb}}}
 """)
     flags = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
     for command in (["data", "build", "--config", "data.yaml"], ["init", "--output", "model", *flags, "--seed", "1"]):
-        subprocess.run([OSLER, *command], cwd=directory, env=environment(), check=True, capture_output=True)
+        subprocess.run([OSLER, *command], cwd=directory, env=without_launcher(), check=True, capture_output=True)
 
 
 def write_config(directory, name, layout):
@@ -73,7 +71,7 @@ class Run:
         self.port = free_port()
         self.processes = []
         for rank in range(ranks):
-            env = environment(**(extra or {})) if rank == victim else environment()
+            env = without_launcher(**(extra or {})) if rank == victim else without_launcher()
             if trace is not None and rank == victim:
                 env["OSLER_FAILPOINT_TRACE"] = str(trace)
             if ranks > 1:

@@ -6,15 +6,18 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
 
 import common
 
+sys.path.insert(0, str(common.ROOT / "scripts"))
+from launch_environment import without_launcher
+
 RANKS = 3
 STEPS = 6
-LAUNCH = ("OMPI_", "PMIX_", "PMI_", "SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "MASTER_")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,7 @@ def free_port():
 
 
 def clean_environment(**extra):
-    env = {k: v for k, v in common.environment().items() if not k.startswith(LAUNCH)}
-    return {**env, **{k: str(v) for k, v in extra.items()}}
+    return without_launcher(OMP_NUM_THREADS=1, **extra)
 
 
 class Ranks:

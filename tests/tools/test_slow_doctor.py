@@ -6,17 +6,18 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OSLER = os.environ.get("OSLER_BIN", str(ROOT / "build/release/osler"))
-LAUNCH = ("OMPI_", "PMIX_", "PMI_", "SLURM_")
+sys.path.insert(0, str(ROOT / "scripts"))
+from launch_environment import without_launcher
 
 
 def run(*args, prefix=(), **variables):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCH)}
-    env.update({"OMP_NUM_THREADS": "1", **variables})
+    env = without_launcher(**{"OMP_NUM_THREADS": 1, **variables})
     return subprocess.run([*prefix, OSLER, "doctor", *args], env=env, capture_output=True, text=True, timeout=120)
 
 

@@ -27,9 +27,6 @@
 namespace osler::testing {
 namespace {
 
-constexpr std::array<const char*, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
-                                                    "tensor"};
-
 at::Tensor RandomValue(const ParameterSlot& slot) {
   at::Tensor value = at::empty(slot.shape, at::kDouble);
   const uint64_t key = PhiloxKey(11, slot.name);
@@ -256,7 +253,7 @@ std::string Describe(const Layout& layout) {
   std::vector<std::string> parts;
   for (size_t a = 0; a < kAxes; ++a) {
     if (layout.mesh.sizes[a] > 1)
-      parts.push_back(absl::StrCat(kAxisNames[a], " ", layout.mesh.sizes[a]));
+      parts.push_back(absl::StrCat(std::string(kAxisNames[a]), " ", layout.mesh.sizes[a]));
   }
   if (layout.chunks > 1) parts.push_back(absl::StrCat("interleave ", layout.chunks));
   if (layout.walk.recompute == RecomputeMode::kFull) parts.push_back("recompute");

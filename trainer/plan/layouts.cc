@@ -1,7 +1,6 @@
 #include "trainer/plan/layouts.h"
 
 #include <algorithm>
-#include <array>
 #include <future>
 #include <iterator>
 #include <limits>
@@ -18,8 +17,6 @@
 namespace osler {
 namespace {
 
-constexpr std::array<std::string_view, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
-                                                         "tensor"};
 constexpr int64_t kLeastTokens = 64;  // of a context rank: rows are filled up to as many
 constexpr size_t kMostThreads = 16;
 
@@ -131,11 +128,7 @@ absl::StatusOr<LayoutSearch> SearchLayouts(const PlanModel& model, const PlanBat
 }
 
 std::string NameOf(const PlanLayout& layout) {
-  std::vector<std::string> parts;
-  for (size_t a = 0; a < kAxes; ++a) {
-    if (layout.mesh.sizes[a] > 1)
-      parts.push_back(absl::StrCat(std::string(kAxisNames[a]), layout.mesh.sizes[a]));
-  }
+  std::vector<std::string> parts = NamesOf(layout.mesh);
   if (layout.mesh.size(Axis::kShard) > 1)
     parts.push_back(absl::StrCat("zero", static_cast<int>(layout.place.zero)));
   if (layout.place.chunks > 1) parts.push_back(absl::StrCat("interleave", layout.place.chunks));

@@ -1,6 +1,5 @@
 #include "trainer/verify/layout.h"
 
-#include <array>
 #include <optional>
 #include <set>
 
@@ -17,14 +16,10 @@ namespace osler {
 namespace {
 
 constexpr int kMostRanks = 1024;
-constexpr std::array<std::string_view, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
-                                                         "tensor"};
 constexpr std::string_view kGrammar =
     "a layout is parts joined by dots: pipelineN, dataN, shardN, contextN, tensorN, and zero1 to "
     "zero3 (with shard), interleaveN (with pipeline), ring or gather (with context), recompute or "
-    "selective; "
-    "for "
-    "example shard2.tensor2.zero3";
+    "selective; for example shard2.tensor2.zero3";
 
 absl::Status Wrong(std::string_view layout, std::string_view what) {
   return ConfigError(absl::StrCat("layout \"", std::string(layout), "\": ", std::string(what)));
@@ -109,11 +104,7 @@ absl::Status CheckOptions(std::string_view text, const std::set<std::string>& wo
 }
 
 std::string NameOf(const VerifyLayout& layout) {
-  std::vector<std::string> parts;
-  for (size_t a = 0; a < kAxes; ++a) {
-    if (layout.shape.sizes[a] > 1)
-      parts.push_back(absl::StrCat(std::string(kAxisNames[a]), layout.shape.sizes[a]));
-  }
+  std::vector<std::string> parts = NamesOf(layout.shape);
   if (parts.empty()) parts.emplace_back("data1");
   if (layout.shape.size(Axis::kShard) > 1) parts.push_back(absl::StrCat("zero", layout.zero));
   if (layout.interleave > 1) parts.push_back(absl::StrCat("interleave", layout.interleave));

@@ -15,8 +15,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr char kRow[] = "%-33s %5d  %-48s %8.1e  %8.1e  %-34s %-6s %6.2f\n";
-constexpr std::array<const char*, kAxes> kAxisNames{"pipeline", "data", "shard", "context",
-                                                    "tensor"};
 
 // PRE: not empty. One that is no number is the worst there is.
 const Deviation& Worst(const std::vector<Deviation>& all) {
@@ -38,8 +36,8 @@ std::string BytesText(const std::array<int64_t, kAxes>& bytes) {
   std::vector<std::string> parts;
   for (size_t a = 0; a < kAxes; ++a) {
     if (bytes[a] > 0)
-      parts.push_back(
-          absl::StrFormat("%s %.2f", kAxisNames[a], static_cast<double>(bytes[a]) / 1e6));
+      parts.push_back(absl::StrFormat("%s %.2f", std::string(kAxisNames[a]),
+                                      static_cast<double>(bytes[a]) / 1e6));
   }
   return absl::StrJoin(parts, ", ");
 }
@@ -84,7 +82,8 @@ std::string VerifyJsonLine(const VerifyResult& result) {
   line["loss"] = Number(Worst(result.losses).relative);
   line["grad_norm"] = Number(Worst(result.norms).relative);
   line["bytes_sent"] = ordered_json::object();
-  for (size_t a = 0; a < kAxes; ++a) line["bytes_sent"][kAxisNames[a]] = result.bytes[a];
+  for (size_t a = 0; a < kAxes; ++a)
+    line["bytes_sent"][std::string(kAxisNames[a])] = result.bytes[a];
   line["seconds"] = result.seconds;
   return line.dump() + "\n";
 }
