@@ -22,8 +22,8 @@ struct NcclSimulation {
   std::atomic<bool> abort_is_heard = true;        // false: what hangs, hangs on
 };
 
-// Takes CPU tensors. Null where osler is built without NCCL. One simulation at a time; it must
-// outlive the library.
+// Takes CPU tensors. One simulation at a time; it must outlive the library. Built where NCCL's
+// headers are.
 std::shared_ptr<const NcclLibrary> SimulateNccl(NcclSimulation& simulation);
 
 }  // namespace osler::testing
