@@ -43,7 +43,7 @@ struct TrainFlags {
 struct Start {
   LaunchInfo launch;
   int64_t profile_step = 0;
-  RankExit* exit = nullptr;  // not owned; null where there is no run that could have one
+  RankExit* exit = nullptr;  // not owned; null as long as there is no configuration
 };
 
 // Under ZeRO 3 memory is what one saves.
@@ -116,12 +116,10 @@ CommunicatorOptions OptionsOf(const config::Communication& communication) {
   return options;
 }
 
-NcclOptions OptionsOf(const config::Communication& communication, RankExit* exit) {
+NcclOptions OptionsOf(const config::Communication& communication, RankExit& exit) {
   NcclOptions options;
   options.timeout = OptionsOf(communication).timeout;
-  options.stuck = [exit](const absl::Status& status) {
-    if (exit != nullptr) (void)exit->Finish(status);
-  };
+  options.stuck = [&exit](const absl::Status& status) { (void)exit.Finish(status); };
   return options;
 }
 
@@ -133,8 +131,8 @@ absl::Status TrainOnMesh(Fs& fs, const config::Train& config, const Start& start
   OSLER_ASSIGN_OR_RETURN(const MeshShape shape, MeshShapeOf(config.mesh(), world.size()));
   std::unique_ptr<Communicator> nccl;  // between devices; the CPU's tensors go over `world`
   if (world.size() > 1 && !device.device.is_cpu()) {
-    OSLER_ASSIGN_OR_RETURN(
-        nccl, ConnectNccl(world, launch.local_rank, OptionsOf(config.communication(), start.exit)));
+    OSLER_ASSIGN_OR_RETURN(nccl, ConnectNccl(world, launch.local_rank,
+                                             OptionsOf(config.communication(), *start.exit)));
   }
   OSLER_ASSIGN_OR_RETURN(Mesh mesh, Mesh::Create(shape, world, nccl.get()));
   OSLER_ASSIGN_OR_RETURN(

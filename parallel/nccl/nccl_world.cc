@@ -56,25 +56,23 @@ void NcclWorld::Fail(const std::string& why) {
 
 void NcclWorld::Throw(const std::string& why) {
   Fail(why);
-  ThrowIfFailed();
-  std::abort();  // not reached: there is a failure
+  C10_THROW_ERROR(DistError, Hear());
 }
 
 void NcclWorld::ThrowIfFailed() {
-  std::string why;
-  {
-    const std::lock_guard lock(state_mutex_);
-    if (failure_.empty()) return;
-    why = failure_;
-    heard_ = true;
-    changed_.notify_all();
-  }
-  C10_THROW_ERROR(DistError, why);
+  if (failed()) C10_THROW_ERROR(DistError, Hear());
 }
 
 bool NcclWorld::failed() const {
   const std::lock_guard lock(state_mutex_);
   return !failure_.empty();
+}
+
+std::string NcclWorld::Hear() {
+  const std::lock_guard lock(state_mutex_);
+  heard_ = true;
+  changed_.notify_all();
+  return failure_;
 }
 
 std::string NcclWorld::NameOf(const NcclComm& comm, const std::string& what) const {

@@ -76,6 +76,7 @@ class NcclWorld {
   bool WaitForWork();  // false: the watch is over
   void Look(NcclComm& comm);
   void GiveUp();
+  std::string Hear();  // the failure, as a thread of the rank
   std::string NameOf(const NcclComm& comm, const std::string& what) const;
 
   const std::shared_ptr<const NcclLibrary> library_;

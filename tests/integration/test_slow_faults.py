@@ -39,10 +39,6 @@ def free_port():
         return s.getsockname()[1]
 
 
-def clean_environment(**extra):
-    return without_launcher(OMP_NUM_THREADS=1, **extra)
-
-
 class Ranks:
     """`osler train` as plain processes, one a rank; extra[r] is added to rank r's environment, flags[r] to its flags,
     and paths[r] is a configuration of its own."""
@@ -53,9 +49,9 @@ class Ranks:
         for rank in range(ranks):
             if rank in skip:
                 continue
-            env = clean_environment(RANK=rank, WORLD_SIZE=ranks, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=ranks,
-                                    MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OSLER_RUN_SECRET="s",
-                                    **(extra or {}).get(rank, {}))
+            env = without_launcher(OMP_NUM_THREADS=1, RANK=rank, WORLD_SIZE=ranks, LOCAL_RANK=rank,
+                                   LOCAL_WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+                                   OSLER_RUN_SECRET="s", **(extra or {}).get(rank, {}))
             command = [common.OSLER, "train", "--config", str((paths or {}).get(rank, path)),
                        *(flags or {}).get(rank, [])]
             self.processes[rank] = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)

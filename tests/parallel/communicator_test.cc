@@ -47,10 +47,7 @@ TEST_P(LocalBattery, Holds) {
 INSTANTIATE_TEST_SUITE_P(Ranks, LocalBattery,
                          ::testing::Combine(::testing::ValuesIn(testing::CommunicatorBattery()),
                                             ::testing::Values(1, 2, 3, 4, 5, 8)),
-                         [](const auto& param) {
-                           return std::get<0>(param.param).name + "On" +
-                                  std::to_string(std::get<1>(param.param));
-                         });
+                         testing::NameOnRanks);
 
 TEST(SingleCommunicator, HoldsTheBattery) {
   for (const BatteryCase& battery_case : testing::CommunicatorBattery()) {
@@ -156,10 +153,7 @@ TEST_P(LocalFailures, AreTold) {
 INSTANTIATE_TEST_SUITE_P(Ranks, LocalFailures,
                          ::testing::Combine(::testing::ValuesIn(testing::FailureBattery()),
                                             ::testing::Values(2, 4)),
-                         [](const auto& param) {
-                           return std::get<0>(param.param).name + "On" +
-                                  std::to_string(std::get<1>(param.param));
-                         });
+                         testing::NameOnRanks);
 
 // What a rank has given stays given: it may leave before the others have come.
 TEST(LocalCommunicator, ARankThatLeavesAfterItsPartIsNotMissed) {

@@ -20,13 +20,6 @@ using ::testing::HasSubstr;
 
 constexpr std::chrono::milliseconds kTimeout(kFailureTimeoutMilliseconds);
 
-absl::Status Outcome(Handle handle) {
-  return CatchTorch([&] {
-    handle.Wait();
-    return absl::OkStatus();
-  });
-}
-
 // Rank 1 calls `odd`, the others `even`: all hear both.
 void ExpectDifference(Communicator& comm, Handle (*even)(Communicator&),
                       Handle (*odd)(Communicator&), const std::string& even_words,
@@ -181,6 +174,13 @@ void AbortEndsEveryWait(Communicator& comm) {
 }
 
 }  // namespace
+
+absl::Status Outcome(Handle handle) {
+  return CatchTorch([&] {
+    handle.Wait();
+    return absl::OkStatus();
+  });
+}
 
 std::vector<BatteryCase> FailureBattery() {
   return {

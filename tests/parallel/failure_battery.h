@@ -13,4 +13,7 @@ inline constexpr int kFailureTimeoutMilliseconds = 3000;
 
 std::vector<BatteryCase> FailureBattery();
 
+// What Wait says.
+absl::Status Outcome(Handle handle);
+
 }  // namespace osler::testing

@@ -252,6 +252,7 @@ void TheRecorderKnowsLastAndPending(Communicator& comm) {
   EXPECT_EQ(last->block, "layer 3");
   EXPECT_EQ(last->bytes, 40);
   EXPECT_TRUE(comm.recorder().Pending().empty());
+  comm.PrepareTransfers();
   Handle receive;
   at::Tensor x = at::zeros({2}, at::kLong);
   if (comm.rank() == 1) {

@@ -13,6 +13,7 @@
 #include "base/torch_status.h"
 #include "parallel/nccl/nccl_communicator.h"
 #include "tests/parallel/communicator_battery.h"
+#include "tests/parallel/failure_battery.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/simulated_nccl.h"
@@ -27,6 +28,7 @@ using testing::Fails;
 using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::NcclSimulation;
+using testing::Outcome;
 using testing::RunRanks;
 
 class SimulatedNccl : public ::testing::Test {
@@ -69,17 +71,7 @@ std::vector<BatteryCase> BatteryOfDevices() {
 INSTANTIATE_TEST_SUITE_P(Ranks, SimulatedNcclBattery,
                          ::testing::Combine(::testing::ValuesIn(BatteryOfDevices()),
                                             ::testing::Values(2, 4)),
-                         [](const auto& param) {
-                           return std::get<0>(param.param).name + "On" +
-                                  std::to_string(std::get<1>(param.param));
-                         });
-
-absl::Status Outcome(Handle handle) {
-  return CatchTorch([&] {
-    handle.Wait();
-    return absl::OkStatus();
-  });
-}
+                         testing::NameOnRanks);
 
 absl::Status Health(const Communicator& comm) {
   return CatchTorch([&] {

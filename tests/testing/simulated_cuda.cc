@@ -41,7 +41,7 @@ struct Event {
 };
 
 // Ends by itself when it has been closed and everything in it is done.
-class Stream : public std::enable_shared_from_this<Stream> {
+class Stream {
  public:
   static std::shared_ptr<Stream> Open() {
     auto stream = std::make_shared<Stream>();
